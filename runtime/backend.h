@@ -1,0 +1,58 @@
+// backend.h - what a device is made of. A device module (dlua_cuda.so, dlua_mock.so) exports one
+// symbol,
+//
+//   const dlua_backend *dlua_module(const dlua_host *host);
+//
+// returns NULL with host->fail called when it cannot work here, and links against nothing of dlua:
+// what it needs from the runtime comes through dlua_host. It is opened at the first mention of its
+// device, never at start.
+#ifndef DLUA_BACKEND_H
+#define DLUA_BACKEND_H
+
+#include "op.h"
+
+#define DLUA_ABI 1
+
+// What the runtime offers a module.
+typedef struct dlua_host {
+  int abi;
+  dlua_status (*fail)(dlua_status code, const char *format, ...)
+      __attribute__((format(printf, 2, 3)));
+  const dlua_op *(*op_find)(const char *name);
+  dlua_status (*run_cpu)(
+      const dlua_args *a); // runs the op's CPU kernels on tensors whose data the CPU can read
+} dlua_host;
+
+typedef struct dlua_backend {
+  int abi;
+  const char *name;                                        // "cuda": devices are cuda, cuda:2, …
+  int (*count)(void);                                      // how many devices
+  dlua_status (*info)(int index, char *text, size_t size); // one line: name, memory, capability
+  dlua_status (*alloc)(int index, size_t bytes,
+                       void **block); // raw memory; the runtime caches above it
+  void (*free)(int index, void *block, size_t bytes);
+  dlua_status (*from_host)(int index, void *dst, const void *src, size_t bytes);
+  dlua_status (*to_host)(int index, void *dst, const void *src, size_t bytes); // waits
+  dlua_status (*copy)(int index, void *dst, const void *src, size_t bytes);    // on the device
+  dlua_status (*synchronize)(int index);
+  dlua_kernel *(*kernel)(const dlua_op *op); // NULL: no kernel for this op
+  dlua_status (*test_fault)(
+      const char *what,
+      int n); // makes the n-th "alloc", "copy" or "launch" fail; NULL where not supported
+} dlua_backend;
+
+struct dlua_device {
+  const dlua_backend *backend;
+  int index; // from 0
+  char name[24];
+  struct dlua_cache *cache; // see cache.c
+};
+
+// The CPU's own table, and every device opened so far.
+extern const dlua_backend dlua_cpu_backend;
+int dlua_device_count(void);
+dlua_device *dlua_device_at(int k);
+// Where modules are looked for besides the folder of the runtime itself; copied.
+void dlua_set_module_path(const char *folder);
+
+#endif

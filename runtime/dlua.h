@@ -1,0 +1,227 @@
+// dlua.h - tensors, devices, memory and automatic differentiation. No Lua, no CUDA.
+//
+//   dlua_tensor *x = NULL, *y = NULL;
+//   dlua_args a = {.in = {0}};
+//   if (dlua_tensor_new(&x, DLUA_F32, 1, (int64_t[]){4}, dlua_cpu()) != DLUA_OK)
+//   puts(dlua_message()); dlua_tensor_fill(x, 2.0);                          // {2,2,2,2}
+//   dlua_args_init(&a, &dlua_op_exp);                  // see op.h for ops and their arguments
+//   a.in[0] = x;
+//   if (dlua_run(&a) == DLUA_OK) y = a.out[0];         // the caller owns the result
+//   dlua_tensor_release(x), dlua_tensor_release(y);
+//
+// Rules that hold everywhere
+//   * A function that can fail returns dlua_status; DLUA_OK is 0. What it makes goes through a
+//   pointer that
+//     stays untouched on failure. The one place that writes the message is dlua_fail; all others
+//     pass it on.
+//   * Nothing here aborts, exits or prints.
+//   * "caller owns the result": release it once. "borrowed": do not release, valid while its owner
+//   lives.
+//   * Dimensions and sizes count from 0 in C; every message counts from 1, as its reader does.
+#ifndef DLUA_H
+#define DLUA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define DLUA_VERSION "0.1"
+#define DLUA_MAX_DIMS 8
+
+// ---------------------------------------------------------------- status
+
+typedef enum dlua_status {
+  DLUA_OK = 0,
+  DLUA_BAD_ARGUMENT, // the caller's mistake: shapes, types, ranges
+  DLUA_NO_MEMORY,    // host or device memory is spent; a smaller call works
+  DLUA_BAD_FILE,     // the outside world: missing, truncated or corrupt files
+  DLUA_BAD_DEVICE,   // a device or its library failed or is missing
+  DLUA_BAD_STATE,    // right call, wrong moment: a freed graph, a changed saved tensor
+  DLUA_DECLINED,     // a fast kernel is not for these arguments; never leaves dlua_run
+} dlua_status;
+
+// Sets this thread's message (one line, printf style, cut at 1023 bytes) and returns code.
+dlua_status dlua_fail(dlua_status code, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+// The message of this thread's last failure; borrowed until its next one. Never NULL.
+const char *dlua_message(void);
+// Returns the failure of an expression from the calling function.
+#define DLUA_TRY(expression) \
+  do { \
+    dlua_status try_status_ = (expression); \
+    if (try_status_ != DLUA_OK) return try_status_; \
+  } while (0)
+
+// ---------------------------------------------------------------- dtypes
+
+typedef enum dlua_dtype {
+  DLUA_F32,
+  DLUA_F64,
+  DLUA_BF16,
+  DLUA_F16,
+  DLUA_I64,
+  DLUA_I32,
+  DLUA_U8,
+  DLUA_BOOL,
+  DLUA_DTYPES
+} dlua_dtype;
+
+size_t dlua_dtype_size(dlua_dtype dtype);      // bytes of one element
+const char *dlua_dtype_name(dlua_dtype dtype); // "f32", …; static
+// Finds a dtype by name; DLUA_BAD_ARGUMENT names the nearest spelling.
+dlua_status dlua_dtype_find(const char *name, dlua_dtype *dtype);
+static inline bool dlua_is_float(dlua_dtype dtype) { return dtype <= DLUA_F16; }
+// The dtype that holds both, PyTorch's table: bool < u8 < i32 < i64 < f16, bf16 < f32 < f64; f16
+// with bf16 is f32.
+dlua_dtype dlua_promote(dlua_dtype a, dlua_dtype b);
+
+// ---------------------------------------------------------------- devices (backend.h says what one
+// is made of)
+
+typedef struct dlua_device dlua_device;
+
+dlua_device *dlua_cpu(void);
+// Finds "cpu", "cuda", "cuda:2", "mock", …; the first mention of a device loads its module. Indices
+// count from 1.
+dlua_status dlua_device_find(const char *name, dlua_device **device);
+const char *
+dlua_device_name(const dlua_device *device); // "cpu", "cuda", "cuda:2"; borrowed for ever
+// Waits until the device has done everything asked of it and reports errors found meanwhile.
+dlua_status dlua_synchronize(dlua_device *device);
+
+// ---------------------------------------------------------------- memory
+
+typedef struct dlua_memory {
+  size_t live, peak, cached; // bytes in use, their highest value, bytes kept for reuse
+  uint64_t allocations;      // blocks ever handed out
+  uint64_t system;           // of those, blocks that came from the system instead of the cache
+} dlua_memory;
+
+// 64-byte aligned block from the device's cache; the content is undefined. 0 bytes give a valid
+// pointer.
+dlua_status dlua_alloc(dlua_device *device, size_t bytes, void **block);
+void dlua_free(dlua_device *device, void *block, size_t bytes); // bytes as asked for
+dlua_memory dlua_memory_stats(const dlua_device *device);
+void dlua_memory_reset_peak(dlua_device *device);
+void dlua_empty_cache(dlua_device *device); // gives cached blocks back to the system
+size_t dlua_live_bytes(void);               // bytes in use on all devices together
+// Makes the n-th allocation from now (blocks and small objects alike) fail once; 0 switches it off.
+// For tests.
+void dlua_fail_allocation(uint64_t n);
+uint64_t dlua_allocation_count(void); // allocations tried so far, to learn how many n there are
+// Small host objects (tensors, nodes, tables): as calloc and free, with counting and fault
+// injection. NULL on failure with the message set.
+void *dlua_new(size_t bytes);
+void dlua_delete(void *object, size_t bytes);
+
+// ---------------------------------------------------------------- tensors
+
+// Where the numbers lie. Blocked layouts are for 4-d f32 activations {n,c,h,w} on the CPU whose c
+// is a multiple of the block, so they hold no padding and the same bytes; every op but the few that
+// say so sees strided tensors only.
+typedef enum dlua_layout { DLUA_STRIDED, DLUA_NCHW8C, DLUA_NCHW16C } dlua_layout;
+
+typedef struct dlua_node dlua_node; // one recorded call, see grad.h
+
+typedef struct dlua_storage {
+  int refs;          // atomic
+  uint32_t version;  // bumped by every in-place write
+  uint32_t rewrites; // in-place writes that were recorded; a view made before one is stale
+  size_t bytes;
+  void *data;
+  dlua_device *device;
+  void *cache;                // a kernel's converted copy of this content, or NULL
+  void (*drop_cache)(void *); // frees it
+} dlua_storage;
+
+typedef struct dlua_tensor {
+  int refs; // atomic
+  uint8_t dtype, ndim, layout;
+  bool requires_grad; // a leaf that collects a gradient, or the result of a recorded call
+  bool number; // a 0-d host tensor that stands for a plain number: it never widens and fits every
+               // device
+  bool view;   // shares its storage with the tensor it was made from
+  uint8_t output;    // which result of node this is
+  uint32_t rewrites; // storage->rewrites when this tensor was made
+  int64_t size[DLUA_MAX_DIMS], stride[DLUA_MAX_DIMS], offset; // in elements
+  dlua_storage *storage;
+  struct dlua_tensor *grad; // of a leaf, or NULL
+  dlua_node *node;          // the call that made it, or NULL
+} dlua_tensor;
+
+// A new contiguous tensor of undefined content; caller owns the result. Fails on overflow, ndim and
+// memory.
+dlua_status dlua_tensor_new(dlua_tensor **tensor, dlua_dtype dtype, int ndim, const int64_t *size,
+                            dlua_device *device);
+// A 0-d host tensor that stands for a number: exact i64 if is_int, else f64 value kept; caller owns
+// the result.
+dlua_status dlua_tensor_number(dlua_tensor **tensor, bool is_int, int64_t i, double f);
+// Another tensor over the same storage, detached, with sizes and strides of one's own (all in
+// elements). No checks beyond ndim: for view rules. Caller owns the result.
+dlua_status dlua_tensor_view(dlua_tensor **view, const dlua_tensor *x, int ndim,
+                             const int64_t *size, const int64_t *stride, int64_t offset);
+// The same elements without history, sharing storage; caller owns the result.
+dlua_status dlua_tensor_detach(dlua_tensor **detached, const dlua_tensor *x);
+dlua_tensor *dlua_tensor_retain(dlua_tensor *x); // x itself, one more reference; NULL stays NULL
+void dlua_tensor_release(dlua_tensor *x);        // NULL is fine
+
+int64_t dlua_numel(const dlua_tensor *x);
+bool dlua_is_contiguous(const dlua_tensor *x); // strided, row-major, no gaps
+bool dlua_same_shape(const dlua_tensor *x, const dlua_tensor *y);
+static inline dlua_device *dlua_device_of(const dlua_tensor *x) { return x->storage->device; }
+// First element of x: storage address + offset. Host memory only on the CPU.
+void *dlua_data(const dlua_tensor *x);
+static inline float *dlua_f32(const dlua_tensor *x) { return (float *)dlua_data(x); }
+static inline double *dlua_f64(const dlua_tensor *x) { return (double *)dlua_data(x); }
+static inline int64_t *dlua_i64(const dlua_tensor *x) { return (int64_t *)dlua_data(x); }
+
+// x as a contiguous strided tensor: x itself retained where it is one already, else a copy. Caller
+// owns the result.
+dlua_status dlua_contiguous(const dlua_tensor *x, dlua_tensor **result);
+// x as another dtype or on another device, detached: x retained where nothing changes. Caller owns
+// the result.
+dlua_status dlua_cast(const dlua_tensor *x, dlua_dtype dtype, dlua_tensor **result);
+dlua_status dlua_to_device(const dlua_tensor *x, dlua_device *device, dlua_tensor **result);
+// Writes src into dst element by element (shapes equal, any strides, dtypes and devices). Bumps
+// dst's version.
+dlua_status dlua_copy(dlua_tensor *dst, const dlua_tensor *src);
+dlua_status dlua_tensor_fill(dlua_tensor *x, double value);
+// Gives x the strided layout for good (a no-op for strided ones); its content, version and history
+// stay.
+dlua_status dlua_make_strided(dlua_tensor *x);
+// One element (1 in all) of x on any device as a number; waits for the device.
+dlua_status dlua_item(const dlua_tensor *x, bool *is_int, int64_t *i, double *f);
+// "{2,3}" for messages; borrowed, one of eight buffers per thread used in turn.
+const char *dlua_shape_text(const dlua_tensor *x);
+const char *dlua_sizes_text(int n, const int64_t *size);
+
+// ---------------------------------------------------------------- gradients (grad.h for those who
+// write ops)
+
+bool dlua_grad_mode(void);
+bool dlua_set_grad_mode(bool on); // returns what it was
+// Adds d(x)/d(leaf), times gradient (NULL: x has one element and it is 1), to every leaf's grad.
+// Frees the graph as it goes unless retain_graph; create_graph records the backward pass itself and
+// implies retain_graph.
+dlua_status dlua_backward(dlua_tensor *x, dlua_tensor *gradient, bool retain_graph,
+                          bool create_graph);
+// Gradients of the sum of outputs by inputs, without touching any grad; results[i] is NULL where
+// input i was not used. Caller owns the results.
+dlua_status dlua_grad(int noutputs, dlua_tensor **outputs, dlua_tensor **gradients, int ninputs,
+                      dlua_tensor **inputs, bool retain_graph, bool create_graph,
+                      dlua_tensor **results);
+
+// ---------------------------------------------------------------- random numbers, threads,
+// process-wide settings
+
+void dlua_seed(uint64_t seed);
+uint64_t dlua_random_key(void);         // a fresh 64-bit key drawn from the global generator
+void dlua_rng_state(uint64_t state[2]); // seed and offset, for checkpoints
+void dlua_set_rng_state(const uint64_t state[2]);
+
+int dlua_threads(void);         // size of the kernel team
+void dlua_set_threads(int n);   // clamped to 1..number of CPUs
+bool dlua_reference_mode(void); // DLUA_REF=1: only plain kernels run
+void dlua_set_reference_mode(bool on);
+
+#endif

@@ -1,0 +1,18 @@
+// parallel.h - one team of threads for all kernels: OpenMP, shared with oneDNN.
+// The team binds itself to CPUs when dlua owns the machine (DLUA_BIND=0 switches that off), see
+// parallel.c.
+#ifndef DLUA_PARALLEL_H
+#define DLUA_PARALLEL_H
+
+#include <stdint.h>
+
+// Calls body(context, from, to) over slices of 0..n, on the whole team when n * cost is worth it,
+// else once on this thread. cost: rough number of simple operations per item. Slices are the same
+// for the same n and thread count.
+void dlua_parallel(int64_t n, double cost, void (*body)(void *context, int64_t from, int64_t to),
+                   void *context);
+
+// For loader threads: all CPUs again instead of the one the main thread is bound to.
+void dlua_unbind_thread(void);
+
+#endif
