@@ -14,6 +14,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "env.h"
+
 enum { CLASSES = 8 * 48, SMALLEST = 64, HUGE_BLOCK = 4 << 20 };
 
 typedef struct block { // a free host block holds its own link; device blocks use a separate link
@@ -150,7 +152,7 @@ dlua_status dlua_alloc(dlua_device *device, size_t bytes, void **memory) {
 // DLUA_POISON=1 fills freed host blocks with a pattern that is a NaN as f32 and f64.
 static bool poisoned(void) {
   static int on = -1;
-  if (on < 0) on = getenv("DLUA_POISON") != NULL;
+  if (on < 0) on = dlua_env_on("DLUA_POISON");
   return on;
 }
 

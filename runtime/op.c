@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "backend.h"
+#include "env.h"
 #include "grad.h"
 #include "layout.h"
 #include "run.h"
@@ -445,7 +446,21 @@ dlua_status dlua_run_cpu(const dlua_args *a) {
   return op->cpu(a);
 }
 
+// DLUA_VERBOSE=1: one line per call.
+static void report(const dlua_args *a) {
+  fprintf(stderr, "%s%s on %s:", a->op->name, a->inplace ? "_" : "", a->device->name);
+  for (int k = 0; k < a->nin; k++) {
+    if (a->in[k])
+      fprintf(stderr, " %s%s", dlua_dtype_name((dlua_dtype)a->in[k]->dtype),
+              dlua_shape_text(a->in[k]));
+  }
+  fprintf(stderr, " -> %s\n", dlua_sizes_text(a->spec[0].ndim, a->spec[0].size));
+}
+
 static dlua_status run_kernel(const dlua_args *a) {
+  static int verbose = -1;
+  if (verbose < 0) verbose = dlua_env_on("DLUA_VERBOSE");
+  if (verbose) report(a);
   if (a->device == dlua_cpu()) return dlua_run_cpu(a);
   dlua_kernel *kernel = a->device->backend->kernel(a->op);
   if (kernel) return kernel(a);
@@ -456,10 +471,7 @@ static dlua_status run_kernel(const dlua_args *a) {
 static int reference = -1;
 
 bool dlua_reference_mode(void) {
-  if (reference < 0) {
-    const char *wish = getenv("DLUA_REF");
-    reference = wish && strcmp(wish, "0") != 0;
-  }
+  if (reference < 0) reference = dlua_env_on("DLUA_REF");
   return reference;
 }
 

@@ -8,16 +8,15 @@
 #include <omp.h>
 #include <sched.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "dlua.h"
+#include "env.h"
 
 static cpu_set_t all_cpus; // those of the process when the team was made
 static int team;           // its size; 0: not made yet
 
 static bool wants_binding(void) {
-  const char *wish = getenv("DLUA_BIND");
-  if (wish) return strcmp(wish, "0") != 0;
+  if (dlua_env("DLUA_BIND")) return dlua_env_on("DLUA_BIND");
   return !getenv("OMP_PROC_BIND") && !getenv("OMPI_COMM_WORLD_SIZE") && !getenv("PMI_SIZE");
 }
 
@@ -47,7 +46,7 @@ static int cpu_count(void) {
 
 int dlua_threads(void) {
   if (team == 0) {
-    const char *wish = getenv("OMP_NUM_THREADS");
+    const char *wish = dlua_env("OMP_NUM_THREADS");
     int most = cpu_count(), n = wish ? atoi(wish) : most;
     make_team(n < 1 ? 1 : n > most ? most : n);
   }
