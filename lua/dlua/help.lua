@@ -14,7 +14,7 @@ function help.text(name)
   name = name:gsub("^dlua%.", "")
   local submodule = name:match "^(%w+)%."
   if submodule then pcall(function() return core[submodule] end) end
-  return texts[name]
+  return texts[name] or help.op(name)
 end
 
 -- All registered names, sorted.

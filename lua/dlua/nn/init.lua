@@ -28,6 +28,7 @@ help.register("nn.class", "nn.class(name, parent = nn.Module)\n  Makes a module 
 help.register("nn.Parameter", "nn.Parameter(x, requires_grad = true)\n  A tensor that a module trains.")
 
 dlua.set_module_call(module.call)
+dlua.set_layer_path(module.layer_path)
 
 return setmetatable(nn, {__index = function(_, name)
   local names = {}
