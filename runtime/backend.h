@@ -25,8 +25,9 @@ typedef struct dlua_host {
 
 typedef struct dlua_backend {
   int abi;
-  const char *name;                                        // "cuda": devices are cuda, cuda:2, …
-  int (*count)(void);                                      // how many devices
+  const char *name;   // "cuda": devices are cuda, cuda:2, …
+  bool half;          // its kernels take bf16 and f16 themselves; else they run through f32
+  int (*count)(void); // how many devices
   dlua_status (*info)(int index, char *text, size_t size); // one line: name, memory, capability
   dlua_status (*alloc)(int index, size_t bytes,
                        void **block); // raw memory; the runtime caches above it

@@ -60,6 +60,7 @@ typedef struct dlua_spec {
 // One call as shape rules and kernels see it.
 typedef struct dlua_args {
   const dlua_op *op;
+  const struct dlua_signature *sig;
   int nin, nout;  // nout: set by the shape rule where an op has a varying number of results
   bool inplace;   // the result is written into in[0]
   bool dtype_set; // creation ops: a dtype was asked for
@@ -173,6 +174,7 @@ bool dlua_needs(const dlua_back *b, int input); // does anyone want the gradient
 // dlua_saved_at). Fails when it was changed in place since. NULL when the optional input was
 // missing.
 dlua_tensor *dlua_saved(dlua_back *b, const char *name);
+dlua_tensor *dlua_saved_at(dlua_back *b, int slot); // the same by place: input k, or result -1 - k
 // Hands over the gradient of an input; summed to the input's shape where it was broadcast, cast to
 // its dtype.
 void dlua_give(dlua_back *b, int input, dlua_tensor *gradient);

@@ -14,5 +14,7 @@ void dlua_parallel(int64_t n, double cost, void (*body)(void *context, int64_t f
 
 // For loader threads: all CPUs again instead of the one the main thread is bound to.
 void dlua_unbind_thread(void);
+// The last call of a loader thread: gives back what the runtime kept for it.
+void dlua_thread_done(void);
 
 #endif

@@ -1,0 +1,19 @@
+// status.c - the one place that writes a message. Everything else passes the status on unchanged.
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "dlua.h"
+
+static _Thread_local char message[1024] = "no error";
+
+dlua_status dlua_fail(dlua_status code, const char *format, ...) {
+  char text[sizeof message]; // the arguments may point into the old message
+  va_list list;
+  va_start(list, format);
+  vsnprintf(text, sizeof text, format, list);
+  va_end(list);
+  snprintf(message, sizeof message, "%s", text);
+  return code;
+}
+
+const char *dlua_message(void) { return message; }
