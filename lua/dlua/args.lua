@@ -7,8 +7,9 @@
 --   }
 --   print(args.epochs)                                       -- script.lua --epochs 5 prints 5
 --
--- An option takes its type from its default: whole number, number, string; a boolean is a flag (--quick, and --no-quick
--- where the default is true). Without a default it is a string that may be missing, or must not be with required = true.
+-- An option takes its type from its default: whole number, number, string; a boolean is a flag (--quick, and
+-- --no-quick where the default is true). Without a default it is a string that may be missing, or must not be with
+-- required = true.
 -- --help lists all of them.
 local dlua = require "dlua"
 

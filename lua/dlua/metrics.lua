@@ -6,6 +6,7 @@
 --   print(accuracy:value())
 local dlua = require "dlua"
 local class = require "dlua.class"
+local strict = require "dlua.strict"
 
 local metrics = {}
 
@@ -14,7 +15,8 @@ local function shape_text(x) return "{" .. table.concat(x.shape, ",") .. "}" end
 local function check_classes(name, output, target)
   local fits = output.ndim == target.ndim + 1 and output:size(1) == target:size(1)
   if not fits then
-    dlua.fail("%s: takes scores {n,classes} and classes {n}, not %s and %s", name, shape_text(output), shape_text(target))
+    dlua.fail("%s: takes scores {n,classes} and classes {n}, not %s and %s", name, shape_text(output),
+      shape_text(target))
   end
 end
 
@@ -129,4 +131,4 @@ function ConfusionMatrix:recall()
   return shares
 end
 
-return metrics
+return strict("metrics", metrics)

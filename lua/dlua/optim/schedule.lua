@@ -17,7 +17,7 @@ local Schedule = class "Schedule"
 -- Reads (optimizer, {options}) and sets the rates of time 0.
 function Schedule:init(opt, ...)
   if type(opt) ~= "table" or not opt.groups then
-    dlua.fail("%s: takes an optimiser first, not a %s", self.signature.name, dlua.is_tensor(opt) and "tensor" or type(opt))
+    dlua.fail("%s: takes an optimiser first, not a %s", self.signature.name, type(opt))
   end
   for name, value in pairs(self.signature:read(opt, ...)) do self[name] = value end
   self.count = 0
@@ -114,10 +114,10 @@ end
 -- ---------------------------------------------------------------- one cycle
 
 local OneCycleLR = schedule({
-  "OneCycleLR", {"max_lr", "positive"}, {"total_steps", "count", optional = true}, {"epochs", "count", optional = true},
-  {"steps_per_epoch", "count", optional = true}, {"pct_start", "fraction", 0.3},
-  {"anneal_strategy", {"cos", "linear"}, "cos"}, {"cycle_momentum", "boolean", true}, {"base_momentum", "fraction", 0.85},
-  {"max_momentum", "fraction", 0.95}, {"div_factor", "positive", 25.0}, {"final_div_factor", "positive", 1e4},
+  "OneCycleLR", {"max_lr", "positive"}, {"total_steps", "count", optional = true},
+  {"epochs", "count", optional = true}, {"steps_per_epoch", "count", optional = true}, {"pct_start", "fraction", 0.3},
+  {"anneal_strategy", {"cos", "linear"}, "cos"}, {"cycle_momentum", "boolean", true},
+  {"base_momentum", "fraction", 0.85}, {"max_momentum", "fraction", 0.95}, {"div_factor", "positive", 25.0}, {"final_div_factor", "positive", 1e4},
   {"three_phase", "boolean", false},
   doc = "Up from max_lr / div_factor to max_lr and down to that / final_div_factor, once in total_steps steps, momentum "
     .. "the other way (Smith and Topin 2019). max_lr is group 1's; the others keep their ratio to it.",
