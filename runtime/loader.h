@@ -40,7 +40,7 @@ typedef struct dlua_loader_stats {
 } dlua_loader_stats;
 
 // A loader over a dataset, which it keeps; caller owns the result.
-dlua_status dlua_loader_new(dlua_loader **loader, const dlua_dataset *dataset,
+dlua_status dlua_loader_new(dlua_loader **loader, dlua_dataset *dataset,
                             const dlua_loader_options *options);
 void dlua_loader_free(dlua_loader *loader);             // stops the workers; NULL is fine
 int64_t dlua_loader_batches(const dlua_loader *loader); // per epoch
