@@ -45,7 +45,7 @@ struct dlua_loader {
   int threads;
   pthread_t thread[MOST_WORKERS];
 
-  double began, waited;
+  double began, ended, waited;
 };
 
 static double now(void) {
@@ -199,7 +199,7 @@ static void stop(dlua_loader *l) {
     release_batch(&l->ring[k].batch);
     l->ring[k].ready = false;
   }
-  l->threads = 0, l->running = false;
+  l->threads = 0, l->running = false, l->ended = now();
 }
 
 // Signals stay with the main thread. If the system gives no thread at all, batches are made by the
@@ -279,8 +279,9 @@ dlua_status dlua_loader_start(dlua_loader *l, uint32_t epoch) {
   } else {
     for (int64_t i = 0; i < l->dataset->count; i++) l->order[i] = i;
   }
-  l->epoch = epoch, l->begun = l->taken = 0, l->stop = false, l->running = true;
+  l->epoch = epoch, l->begun = l->taken = 0, l->running = true;
   l->began = now(), l->waited = 0;
+  atomic_store(&l->stop, false);
   start_workers(l);
   return DLUA_OK;
 }
@@ -319,7 +320,7 @@ dlua_status dlua_loader_next(dlua_loader *l, dlua_batch *batch) {
 }
 
 dlua_loader_stats dlua_loader_get_stats(const dlua_loader *l) {
-  double elapsed = l->began > 0 ? now() - l->began : 0;
+  double elapsed = (l->running ? now() : l->ended) - l->began;
   return (dlua_loader_stats){.wait = elapsed > 0 ? l->waited / elapsed : 0,
                              .waited = l->waited,
                              .elapsed = elapsed,
