@@ -53,7 +53,7 @@ static void set_number(dlua_value *v, char kind, int exactly, const dlua_arg *ar
   }
   if (arg->kind == DLUA_ARG_LIST) {
     v->n = arg->n;
-    memcpy(v->v, arg->v, (size_t)arg->n * sizeof *arg->v);
+    for (int k = 0; k < arg->n; k++) v->v[k] = arg->v[k];
   }
 }
 

@@ -7,7 +7,7 @@
 
 void dlua_spec_shape(dlua_args *a, int k, int ndim, const int64_t *size) {
   a->spec[k].ndim = ndim;
-  memmove(a->spec[k].size, size, (size_t)ndim * sizeof *size);
+  for (int d = 0; d < ndim; d++) a->spec[k].size[d] = size[d];
 }
 
 dlua_status dlua_shape_same(dlua_args *a) {

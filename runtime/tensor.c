@@ -126,8 +126,7 @@ dlua_status dlua_tensor_view(dlua_tensor **view, const dlua_tensor *x, int ndim,
   dlua_tensor *y = alias(x);
   if (!y) return DLUA_NO_MEMORY;
   y->view = true, y->number = false, y->ndim = (uint8_t)ndim, y->offset = offset;
-  memmove(y->size, size, (size_t)ndim * sizeof *size);
-  memmove(y->stride, stride, (size_t)ndim * sizeof *stride);
+  for (int d = 0; d < ndim; d++) y->size[d] = size[d], y->stride[d] = stride[d];
   *view = y;
   return DLUA_OK;
 }

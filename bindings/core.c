@@ -1,0 +1,26 @@
+// core.c - the C module dlua.core: one table with every function of C, and under .methods those of tensors.
+// lua/dlua/init.lua makes the user's `dlua` of it.
+#include "value.h"
+
+// Writes the script line of the running call into a node of the tape.
+static void where(char *text, size_t size) {
+  lua_State *L = dlua_bind_running();
+  text[0] = 0;
+  if (L) dlua_bind_where(L, text, size);
+}
+
+void dlua_set_where(void (*where)(char *text, size_t size));
+
+int luaopen_dlua_core(lua_State *L) {
+  lua_newtable(L);
+  lua_newtable(L);
+  lua_setfield(L, -2, "methods");
+  dlua_bind_errors(L);
+  dlua_bind_boxes(L);
+  dlua_bind_ops(L);
+  dlua_bind_tensors(L);
+  dlua_bind_grad(L);
+  dlua_bind_device(L);
+  dlua_set_where(where);
+  return 1;
+}

@@ -1,0 +1,234 @@
+// optim.c - optimiser steps, gradient norms and the writing of parameters, for lua/dlua/optim and
+// lua/dlua/nn.
+//
+// A step takes one table (an optimiser's group) and reads parameters, gradients and state in C: no
+// box is made per gradient, and a step of a small net costs little more than its table reads. What
+// an option may be is checked in Lua, once, when the optimiser is made.
+#include <math.h>
+#include <string.h>
+
+#include "../runtime/optim.h"
+#include "bind.h"
+
+// ---------------------------------------------------------------- lists of tensors
+
+// A list of borrowed tensors in memory that the collector owns; the boxes stay in the Lua list.
+static dlua_tensor **list_of(lua_State *L, int index, const char *who, int *n) {
+  luaL_checktype(L, index, LUA_TTABLE);
+  *n = (int)lua_rawlen(L, index);
+  dlua_tensor **list = lua_newuserdatauv(L, (size_t)(*n + 1) * sizeof *list, 0);
+  for (int k = 0; k < *n; k++) {
+    lua_rawgeti(L, index, k + 1);
+    list[k] = dlua_bind_tensor(L, -1, who);
+    lua_pop(L, 1);
+  }
+  return list;
+}
+
+// Replaces the parameters of a list by the gradients they have; where[] gets their positions from
+// 1.
+static int gradients_of(int n, dlua_tensor **list, int *where) {
+  int count = 0;
+  for (int k = 0; k < n; k++) {
+    if (!list[k]->grad) continue;
+    if (where) where[count] = k + 1;
+    list[count++] = list[k]->grad;
+  }
+  return count;
+}
+
+// core.clip_grad_norm(parameters, max_norm, p): scales the gradients, returns the norm they had.
+static int clip_grad_norm(lua_State *L) {
+  int n;
+  dlua_tensor **list = list_of(L, 1, "clip_grad_norm_: parameters", &n);
+  double max_norm = luaL_checknumber(L, 2), norm = 0;
+  n = gradients_of(n, list, NULL);
+  dlua_bind_check(L, dlua_global_norm(n, list, luaL_checknumber(L, 3), &norm));
+  double factor = max_norm / (norm + 1e-6);
+  if (isfinite(norm) && factor < 1) dlua_bind_check(L, dlua_scale_all(n, list, factor));
+  lua_pushnumber(L, norm);
+  return 1;
+}
+
+// core.find_bad_gradient(parameters): position of the first whose gradient is not finite, or nil.
+static int find_bad_gradient(lua_State *L) {
+  int n, position = -1;
+  dlua_tensor **list = list_of(L, 1, "step: parameters", &n);
+  int *where = lua_newuserdatauv(L, (size_t)(n + 1) * sizeof *where, 0);
+  n = gradients_of(n, list, where);
+  dlua_bind_check(L, dlua_find_not_finite(n, list, &position));
+  if (position < 0) return 0;
+  lua_pushinteger(L, where[position]);
+  return 1;
+}
+
+// core.clear_gradients(parameters): grad becomes nil.
+static int clear_gradients(lua_State *L) {
+  int n;
+  dlua_tensor **list = list_of(L, 1, "zero_grad: parameters", &n);
+  for (int k = 0; k < n; k++) {
+    dlua_tensor_release(list[k]->grad);
+    list[k]->grad = NULL;
+  }
+  return 0;
+}
+
+// ---------------------------------------------------------------- steps
+
+static double number(lua_State *L, int group, const char *key) {
+  lua_getfield(L, group, key);
+  double value = lua_tonumber(L, -1);
+  lua_pop(L, 1);
+  return value;
+}
+
+static bool flag(lua_State *L, int group, const char *key) {
+  lua_getfield(L, group, key);
+  bool value = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return value;
+}
+
+static dlua_optim read_options(lua_State *L, int rule, int group) {
+  dlua_optim o = {.rule = (dlua_rule)rule};
+  o.lr = number(L, group, "lr");
+  o.weight_decay = number(L, group, "weight_decay");
+  o.maximize = flag(L, group, "maximize");
+  o.momentum = number(L, group, "momentum");
+  if (rule == DLUA_SGD) {
+    o.dampening = number(L, group, "dampening");
+    o.nesterov = flag(L, group, "nesterov");
+    return o;
+  }
+  o.eps = number(L, group, "eps");
+  if (rule == DLUA_RMSPROP) {
+    o.alpha = number(L, group, "alpha");
+    o.centered = flag(L, group, "centered");
+  } else if (rule == DLUA_ADAGRAD) {
+    o.lr_decay = number(L, group, "lr_decay");
+  } else {
+    o.amsgrad = flag(L, group, "amsgrad");
+    o.decoupled = flag(L, group, "decoupled");
+    lua_getfield(L, group, "betas");
+    lua_rawgeti(L, -1, 1), lua_rawgeti(L, -2, 2);
+    o.beta1 = lua_tonumber(L, -2), o.beta2 = lua_tonumber(L, -1);
+    lua_pop(L, 3);
+  }
+  return o;
+}
+
+// The state tensor in slot list at `slots` for parameter k: made (filled with start) when the
+// parameter meets its first gradient, converted when the parameter was.
+static dlua_tensor *slot_tensor(lua_State *L, int slots, int k, const dlua_tensor *p,
+                                double start) {
+  lua_rawgeti(L, slots, k);
+  dlua_tensor *old = dlua_bind_test_tensor(L, -1);
+  if (!old || old->dtype != p->dtype || !dlua_is_contiguous(old)) {
+    dlua_tensor **box = dlua_bind_box(L), *strided = NULL;
+    if (!old) {
+      dlua_bind_check(L, dlua_tensor_new(box, p->dtype, p->ndim, p->size, dlua_cpu()));
+      dlua_bind_check(L, dlua_tensor_fill(*box, start));
+    } else if (old->dtype != p->dtype) {
+      dlua_bind_check(L, dlua_cast(old, p->dtype, box));
+    } else {
+      dlua_bind_check(L, dlua_contiguous(old, &strided));
+      *box = strided;
+    }
+    old = *box;
+    lua_rawseti(L, slots, k);
+  }
+  lua_pop(L, 1);
+  return old;
+}
+
+// The number of the step that parameter k is about to take.
+static int64_t next_step(lua_State *L, int steps, int k) {
+  lua_rawgeti(L, steps, k);
+  int64_t step = (int64_t)lua_tointeger(L, -1) + 1;
+  lua_pop(L, 1);
+  return step;
+}
+
+static bool takes_all(int n, dlua_tensor *const *list) {
+  for (int k = 0; k < n; k++)
+    if (list[k]->grad && !dlua_optim_takes(list[k])) return false;
+  return true;
+}
+
+// core.optim_step(rule, group): one step of a group {params =, slots = {list, list, list}, steps =,
+// options…}. Returns false, with nothing changed, when a parameter needs the formulas in Lua.
+static int optim_step(lua_State *L) {
+  static const char *const rules[] = {"sgd", "adam", "rmsprop", "adagrad", NULL};
+  int rule = luaL_checkoption(L, 1, NULL, rules), n, count = 0;
+  luaL_checktype(L, 2, LUA_TTABLE);
+  lua_settop(L, 2);
+  dlua_optim o = read_options(L, rule, 2);
+  double start = rule == DLUA_ADAGRAD ? number(L, 2, "initial_accumulator_value") : 0;
+  lua_getfield(L, 2, "params");                           // 3
+  lua_getfield(L, 2, "steps");                            // 4
+  lua_getfield(L, 2, "slots");                            // 5
+  for (int j = 1; j <= 3; j++) lua_rawgeti(L, 5, j);      // 6, 7, 8
+  dlua_tensor **list = list_of(L, 3, "step: params", &n); // 9
+  if (!takes_all(n, list)) return lua_pushboolean(L, false), 1;
+  dlua_update *updates = lua_newuserdatauv(L, (size_t)(n + 1) * sizeof *updates, 0);
+  unsigned used = dlua_optim_slots(&o);
+  for (int k = 0; k < n; k++) {
+    if (!list[k]->grad) continue;
+    dlua_update *u = &updates[count++];
+    *u = (dlua_update){.p = list[k], .g = list[k]->grad, .step = next_step(L, 4, k + 1)};
+    for (int j = 0; j < DLUA_OPTIM_SLOTS; j++)
+      if (used >> j & 1) u->slot[j] = slot_tensor(L, 6 + j, k + 1, list[k], start);
+  }
+  dlua_bind_check(L, dlua_optim_step(&o, count, updates));
+  for (int k = n; k > 0; k--) { // counted only now that all went well
+    if (!list[k - 1]->grad) continue;
+    lua_pushinteger(L, updates[--count].step);
+    lua_rawseti(L, 4, k);
+  }
+  lua_pushboolean(L, true);
+  return 1;
+}
+
+// ---------------------------------------------------------------- writing parameters
+
+// core.set_data(x, y): x takes over y's elements, dtype, shape and device and stays the same
+// tensor, leaf or not of a graph to come. For modules that move.
+static int set_data(lua_State *L) {
+  dlua_tensor *x = dlua_bind_tensor(L, 1, "set_data: x");
+  dlua_tensor *y = dlua_bind_tensor(L, 2, "set_data: y"), *source = NULL;
+  if (x->node) return dlua_bind_raise(L, "set_data: x was made by a recorded call");
+  if (x->grad) return dlua_bind_raise(L, "set_data: x has a gradient that would not fit it");
+  dlua_bind_check(L, dlua_tensor_detach(&source, y));
+  dlua_tensor old = *x;
+  *x = *source;
+  x->refs = old.refs, x->requires_grad = old.requires_grad;
+  old.refs = source->refs, old.requires_grad = false;
+  *source = old;
+  dlua_tensor_release(source);
+  return 0;
+}
+
+// core.assign(x, y), x:copy_(y): writes y's elements into x (shapes equal, any dtypes and devices).
+static int assign(lua_State *L) {
+  dlua_tensor *x = dlua_bind_tensor(L, 1, "copy_: x"), *y = dlua_bind_tensor(L, 2, "copy_: y");
+  if (!dlua_same_shape(x, y))
+    return dlua_bind_raise(L, "copy_: x is %s but y is %s", dlua_shape_text(x), dlua_shape_text(y));
+  if (dlua_grad_mode() && (x->requires_grad || y->requires_grad))
+    return dlua_bind_raise(L, "copy_: is not recorded; call it inside dlua.no_grad");
+  dlua_bind_check(L, dlua_copy(x, y));
+  lua_settop(L, 1);
+  return 1;
+}
+
+void dlua_bind_optim(lua_State *L) {
+  static const luaL_Reg functions[] = {
+      {"optim_step", optim_step},
+      {"clip_grad_norm", clip_grad_norm},
+      {"find_bad_gradient", find_bad_gradient},
+      {"clear_gradients", clear_gradients},
+      {"set_data", set_data},
+      {"assign", assign},
+      {NULL, NULL},
+  };
+  luaL_setfuncs(L, functions, 0);
+}

@@ -1,0 +1,35 @@
+// fold.h - the inner loops of reductions, softmax and random numbers, compiled once per instruction
+// set. All take contiguous f32 rows; lanes are summed in an order that is the same for every set.
+#ifndef DLUA_FOLD_H
+#define DLUA_FOLD_H
+
+#include <stdint.h>
+
+typedef struct dlua_fold_kernels {
+  double (*sum)(const float *x, int64_t n);
+  // sums[k] += x[k] + x[stride + k] + … over that many rows, k < n.
+  void (*add_rows)(double *sums, const float *x, int64_t rows, int64_t stride, int64_t n);
+  float (*max)(const float *x, int64_t n); // n > 0; nan when there is one
+  float (*min)(const float *x, int64_t n);
+  // log(sum(exp(x))), n > 0.
+  double (*log_sum_exp)(const float *x, int64_t n);
+  // y = scale * softmax(x); y may be x.
+  void (*softmax)(float *y, const float *x, int64_t n, float scale);
+  void (*log_softmax)(float *y, const float *x, int64_t n);
+  // gx = y (g - sum(g y)), and for the logarithm gx = g - exp(y) sum(g).
+  void (*softmax_grad)(float *gx, const float *g, const float *y, int64_t n);
+  void (*log_softmax_grad)(float *gx, const float *g, const float *y, int64_t n);
+  // The four lanes of these Philox blocks (key, stream 0), one after the other.
+  void (*philox)(uint32_t *bits, uint64_t key, uint64_t first, int64_t blocks);
+  // n numbers from n random words each; n is even for normals.
+  void (*uniform)(float *y, const uint32_t *bits, int64_t n, float low, float span);
+  void (*normal)(float *y, const uint32_t *bits, int64_t n, float mean, float std);
+  // Keeps x * scale where the word's upper 24 bits reach threshold, else 0; mask says which.
+  void (*dropout)(float *y, uint8_t *mask, const float *x, const uint32_t *bits, int64_t n,
+                  uint32_t threshold, float scale);
+} dlua_fold_kernels;
+
+// The best set this CPU runs; chosen at the first call.
+const dlua_fold_kernels *dlua_fold_simd(void);
+
+#endif

@@ -1,0 +1,14 @@
+// reduce_fast.h - vector kernels of reductions over f32; all return DLUA_DECLINED where they do not
+// apply.
+#ifndef DLUA_REDUCE_FAST_H
+#define DLUA_REDUCE_FAST_H
+
+#include "../op.h"
+
+// Sums (or means) of in[0] over dims, where the fastest dimension of x in memory is contiguous:
+// rows, columns and whole tensors. The same bits for every number of threads.
+dlua_status dlua_sum_fast(const dlua_args *a, unsigned dims, bool mean);
+// The largest or smallest element of rows, for calls with one result.
+dlua_status dlua_extreme_fast(const dlua_args *a, unsigned dims, bool largest);
+
+#endif

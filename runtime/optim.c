@@ -1,0 +1,317 @@
+// optim.c - optimiser steps as one pass over memory.
+//
+// An optimiser reads each parameter, gradient and slot once and writes them once: nothing is left
+// to win but memory traffic, so all tensors of a step are cut into slices of one size and handed to
+// the team together, and a net of fifty small tensors costs one parallel region. Slices do not
+// depend on the number of threads and partial sums are combined in their order, so that results do
+// not either. It refuses half precision: those parameters take the formulas in Lua.
+#include "optim.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "optim_kernels.h"
+#include "parallel.h"
+
+enum { SLICE = 16384 }; // elements: five f32 streams of a slice stay in the second-level cache
+
+static const dlua_optim_kernels *kernels(void) {
+#ifdef __x86_64__
+  if (dlua_reference_mode()) return &dlua_optim_kernels_base;
+  if (__builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+    return &dlua_optim_kernels_avx512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    return &dlua_optim_kernels_avx2;
+#endif
+  return &dlua_optim_kernels_base;
+}
+
+bool dlua_optim_takes(const dlua_tensor *p) {
+  return dlua_device_of(p) == dlua_cpu() && (p->dtype == DLUA_F32 || p->dtype == DLUA_F64);
+}
+
+unsigned dlua_optim_slots(const dlua_optim *o) {
+  switch (o->rule) {
+  case DLUA_SGD: return o->momentum != 0;
+  case DLUA_ADAM: return 3u | (o->amsgrad ? 4u : 0);
+  case DLUA_RMSPROP: return 1u | (o->centered ? 2u : 0) | (o->momentum != 0 ? 4u : 0);
+  case DLUA_ADAGRAD: return 1u;
+  }
+  return 0;
+}
+
+// ---------------------------------------------------------------- slices
+
+static int64_t slices_of(const dlua_tensor *x) { return (dlua_numel(x) + SLICE - 1) / SLICE; }
+
+// Where slice number `slice` of a list of tensors lies; first[k] is the number of tensor k's first.
+typedef struct place {
+  int tensor;
+  int64_t from, count;
+} place;
+
+static place place_of(int n, const int64_t *first, dlua_tensor *const *x, int64_t slice) {
+  int low = 0, high = n - 1;
+  while (low < high) { // the last tensor that starts at or before the slice and is not empty
+    int middle = (low + high + 1) / 2;
+    if (first[middle] <= slice)
+      low = middle;
+    else
+      high = middle - 1;
+  }
+  int64_t from = (slice - first[low]) * SLICE, left = dlua_numel(x[low]) - from;
+  return (place){low, from, left < SLICE ? left : SLICE};
+}
+
+// A list of tensors made contiguous, with the numbers of their first slices.
+typedef struct pile {
+  int n;
+  dlua_tensor **x; // owned
+  int64_t *first, total;
+} pile;
+
+static void pile_close(pile *s, int n) {
+  for (int k = 0; s->x && k < n; k++) dlua_tensor_release(s->x[k]);
+  dlua_delete(s->x, (size_t)n * sizeof *s->x);
+  dlua_delete(s->first, (size_t)n * sizeof *s->first);
+}
+
+static dlua_status pile_fill(pile *s, int n, dlua_tensor *const *x) {
+  s->x = dlua_new((size_t)n * sizeof *s->x);
+  s->first = s->x ? dlua_new((size_t)n * sizeof *s->first) : NULL;
+  if (!s->first) return DLUA_NO_MEMORY;
+  for (s->n = 0; s->n < n; s->n++) {
+    if (!dlua_optim_takes(x[s->n]))
+      return dlua_fail(DLUA_BAD_ARGUMENT, "gradients: tensor %d is %s on %s, not f32 or f64 on cpu",
+                       s->n + 1, dlua_dtype_name(x[s->n]->dtype),
+                       dlua_device_name(dlua_device_of(x[s->n])));
+    DLUA_TRY(dlua_contiguous(x[s->n], &s->x[s->n]));
+    s->first[s->n] = s->total;
+    s->total += slices_of(x[s->n]);
+  }
+  return DLUA_OK;
+}
+
+// Caller closes the pile with the same n, also after a failure.
+static dlua_status pile_open(pile *s, int n, dlua_tensor *const *x) {
+  *s = (pile){0};
+  return n ? pile_fill(s, n, x) : DLUA_OK;
+}
+
+static void *at(const dlua_tensor *x, int64_t element) {
+  return (char *)dlua_data(x) + (size_t)element * dlua_dtype_size(x->dtype);
+}
+
+// ---------------------------------------------------------------- norms
+
+typedef struct norm_pass {
+  const dlua_optim_kernels *k;
+  const pile *s;
+  double p, *partial;
+} norm_pass;
+
+static double power_sum(const dlua_tensor *x, place here, double p) {
+  double sum = 0;
+  for (int64_t i = here.from; i < here.from + here.count; i++)
+    sum += pow(fabs(x->dtype == DLUA_F32 ? (double)dlua_f32(x)[i] : dlua_f64(x)[i]), p);
+  return sum;
+}
+
+static void norm_slices(void *context, int64_t from, int64_t to) {
+  norm_pass *c = context;
+  for (int64_t slice = from; slice < to; slice++) {
+    place here = place_of(c->s->n, c->s->first, c->s->x, slice);
+    const dlua_tensor *x = c->s->x[here.tensor];
+    int is_f64 = x->dtype == DLUA_F64;
+    const void *data = at(x, here.from);
+    if (c->p == 2)
+      c->partial[slice] = c->k->sum_squares[is_f64](here.count, data);
+    else if (isinf(c->p))
+      c->partial[slice] = c->k->largest[is_f64](here.count, data);
+    else
+      c->partial[slice] = power_sum(x, here, c->p);
+  }
+}
+
+// Fills one partial result per slice; the caller frees *partial with dlua_delete(…, total).
+static dlua_status partials(const pile *s, double p, double **partial) {
+  *partial = dlua_new((size_t)(s->total + 1) * sizeof **partial);
+  if (!*partial) return DLUA_NO_MEMORY;
+  norm_pass c = {kernels(), s, p, *partial};
+  dlua_parallel(s->total, SLICE, norm_slices, &c);
+  return DLUA_OK;
+}
+
+static double combined(const pile *s, const double *partial, double p) {
+  double sum = 0;
+  for (int64_t k = 0; k < s->total; k++) {
+    if (!isinf(p))
+      sum += partial[k];
+    else if (!(partial[k] <= sum)) // a NaN wins and stays
+      sum = isnan(sum) ? sum : partial[k];
+  }
+  return p == 2 ? sqrt(sum) : isinf(p) ? sum : pow(sum, 1 / p);
+}
+
+dlua_status dlua_global_norm(int n, dlua_tensor *const *x, double p, double *norm) {
+  pile s;
+  double *partial = NULL;
+  dlua_status status = pile_open(&s, n, x);
+  if (status == DLUA_OK) status = partials(&s, p, &partial);
+  if (status == DLUA_OK) *norm = combined(&s, partial, p);
+  dlua_delete(partial, (size_t)(s.total + 1) * sizeof *partial);
+  pile_close(&s, n);
+  return status;
+}
+
+dlua_status dlua_find_not_finite(int n, dlua_tensor *const *x, int *position) {
+  pile s;
+  double *partial = NULL;
+  dlua_status status = pile_open(&s, n, x);
+  if (status == DLUA_OK) status = partials(&s, INFINITY, &partial);
+  if (status == DLUA_OK) {
+    *position = -1;
+    for (int64_t k = 0; k < s.total && *position < 0; k++)
+      if (!isfinite(partial[k])) *position = place_of(n, s.first, s.x, k).tensor;
+  }
+  dlua_delete(partial, (size_t)(s.total + 1) * sizeof *partial);
+  pile_close(&s, n);
+  return status;
+}
+
+// ---------------------------------------------------------------- scaling
+
+typedef struct scale_pass {
+  const dlua_optim_kernels *k;
+  const pile *s;
+  double factor;
+} scale_pass;
+
+static void scale_slices(void *context, int64_t from, int64_t to) {
+  scale_pass *c = context;
+  for (int64_t slice = from; slice < to; slice++) {
+    place here = place_of(c->s->n, c->s->first, c->s->x, slice);
+    dlua_tensor *x = c->s->x[here.tensor];
+    c->k->scale[x->dtype == DLUA_F64](here.count, at(x, here.from), c->factor);
+  }
+}
+
+// Writes a contiguous copy back where x itself was not contiguous, and tells x's readers.
+static dlua_status put_back(dlua_tensor *x, const dlua_tensor *work) {
+  if (work != x && work->storage != x->storage) return dlua_copy(x, work);
+  x->storage->version++;
+  return DLUA_OK;
+}
+
+dlua_status dlua_scale_all(int n, dlua_tensor *const *x, double factor) {
+  pile s;
+  dlua_status status = pile_open(&s, n, x);
+  if (status == DLUA_OK) {
+    scale_pass c = {kernels(), &s, factor};
+    dlua_parallel(s.total, SLICE, scale_slices, &c);
+    for (int k = 0; k < n && status == DLUA_OK; k++) status = put_back(x[k], s.x[k]);
+  }
+  pile_close(&s, n);
+  return status;
+}
+
+// ---------------------------------------------------------------- steps
+
+static void sgd_factors(const dlua_optim *o, int64_t step, dlua_factors *f) {
+  f->velocity = o->momentum != 0;
+  f->nesterov = o->nesterov;
+  f->momentum = o->momentum;
+  f->keep = step == 1 ? 0 : o->momentum; // the first velocity is the first gradient itself
+  f->add = step == 1 ? 1 : 1 - o->dampening;
+}
+
+static void adam_factors(const dlua_optim *o, int64_t step, dlua_factors *f) {
+  if (o->decoupled) f->shrink = 1 - o->lr * o->weight_decay, f->decay = 0;
+  f->lr = o->lr / (1 - pow(o->beta1, (double)step));
+  f->root = 1 / sqrt(1 - pow(o->beta2, (double)step));
+  f->add = 1 - o->beta1;
+  f->keep2 = o->beta2;
+  f->add2 = 1 - o->beta2;
+  f->amsgrad = o->amsgrad;
+}
+
+static void rmsprop_factors(const dlua_optim *o, dlua_factors *f) {
+  f->keep = o->alpha;
+  f->add = 1 - o->alpha;
+  f->centered = o->centered;
+  f->velocity = o->momentum != 0;
+  f->momentum = o->momentum;
+}
+
+static dlua_factors factors_of(const dlua_optim *o, int64_t step) {
+  dlua_factors f = {.sign = o->maximize ? -1 : 1, .shrink = 1, .decay = o->weight_decay};
+  f.lr = o->lr;
+  f.eps = o->eps;
+  switch (o->rule) {
+  case DLUA_SGD: sgd_factors(o, step, &f); break;
+  case DLUA_ADAM: adam_factors(o, step, &f); break;
+  case DLUA_RMSPROP: rmsprop_factors(o, &f); break;
+  case DLUA_ADAGRAD: f.lr = o->lr / (1 + (double)(step - 1) * o->lr_decay); break;
+  }
+  return f;
+}
+
+typedef struct step_pass {
+  const dlua_optim_kernels *k;
+  const dlua_optim *o;
+  const dlua_update *updates;
+  const pile *p, *g;
+} step_pass;
+
+static void step_slices(void *context, int64_t from, int64_t to) {
+  step_pass *c = context;
+  for (int64_t slice = from; slice < to; slice++) {
+    place here = place_of(c->p->n, c->p->first, c->p->x, slice);
+    const dlua_update *u = &c->updates[here.tensor];
+    void *slot[DLUA_OPTIM_SLOTS];
+    for (int k = 0; k < DLUA_OPTIM_SLOTS; k++)
+      slot[k] = u->slot[k] ? at(u->slot[k], here.from) : NULL;
+    dlua_factors f = factors_of(c->o, u->step);
+    c->k->step[c->o->rule][u->p->dtype == DLUA_F64](here.count, at(c->p->x[here.tensor], here.from),
+                                                    at(c->g->x[here.tensor], here.from), slot[0],
+                                                    slot[1], slot[2], &f);
+  }
+}
+
+static dlua_status check_update(const dlua_optim *o, int k, const dlua_update *u) {
+  if (u->g->dtype != u->p->dtype || !dlua_same_shape(u->g, u->p))
+    return dlua_fail(DLUA_BAD_ARGUMENT, "step: parameter %d is %s %s but its gradient %s %s", k + 1,
+                     dlua_shape_text(u->p), dlua_dtype_name(u->p->dtype), dlua_shape_text(u->g),
+                     dlua_dtype_name(u->g->dtype));
+  for (int j = 0; j < DLUA_OPTIM_SLOTS; j++) {
+    if (!(dlua_optim_slots(o) >> j & 1)) continue;
+    const dlua_tensor *s = u->slot[j];
+    if (!s || s->dtype != u->p->dtype || !dlua_same_shape(s, u->p) || !dlua_is_contiguous(s))
+      return dlua_fail(DLUA_BAD_ARGUMENT, "step: the state of parameter %d does not fit it", k + 1);
+  }
+  return DLUA_OK;
+}
+
+static dlua_status step_piles(const dlua_optim *o, int n, const dlua_update *updates,
+                              dlua_tensor **list, pile *p, pile *g) {
+  for (int k = 0; k < n; k++) DLUA_TRY(check_update(o, k, &updates[k]));
+  for (int k = 0; k < n; k++) list[k] = updates[k].p;
+  DLUA_TRY(pile_open(p, n, list));
+  for (int k = 0; k < n; k++) list[k] = updates[k].g;
+  DLUA_TRY(pile_open(g, n, list));
+  step_pass c = {kernels(), o, updates, p, g};
+  dlua_parallel(p->total, 4 * SLICE, step_slices, &c);
+  for (int k = 0; k < n; k++) DLUA_TRY(put_back(updates[k].p, p->x[k]));
+  return DLUA_OK;
+}
+
+dlua_status dlua_optim_step(const dlua_optim *o, int n, const dlua_update *updates) {
+  if (n == 0) return DLUA_OK;
+  pile p = {0}, g = {0};
+  dlua_tensor **list = dlua_new((size_t)n * sizeof *list);
+  dlua_status status = list ? step_piles(o, n, updates, list, &p, &g) : DLUA_NO_MEMORY;
+  pile_close(&p, n);
+  pile_close(&g, n);
+  dlua_delete(list, (size_t)n * sizeof *list);
+  return status;
+}

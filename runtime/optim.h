@@ -1,0 +1,53 @@
+// optim.h - what an optimiser does to parameters: one fused pass per step, norms and clipping of
+// gradients. CPU, f32 and f64, any strides; other devices and dtypes go through the formulas in
+// lua/dlua/optim, written with ops.
+//
+//   dlua_optim o = {.rule = DLUA_SGD, .lr = 0.1, .momentum = 0.9};
+//   dlua_update u = {.p = weight, .g = weight->grad, .slot = {velocity}, .step = 1};
+//   if (dlua_optim_step(&o, 1, &u) != DLUA_OK) puts(dlua_message());
+//
+// Formulas and their order of operations are PyTorch's, so that training runs can be compared.
+#ifndef DLUA_OPTIM_H
+#define DLUA_OPTIM_H
+
+#include "dlua.h"
+
+typedef enum dlua_rule { DLUA_SGD, DLUA_ADAM, DLUA_RMSPROP, DLUA_ADAGRAD } dlua_rule;
+
+#define DLUA_OPTIM_SLOTS 3
+
+// The numbers of one step. Each rule reads its own: momentum, dampening, nesterov (SGD, RMSprop);
+// beta1, beta2, amsgrad, decoupled (Adam; decoupled is AdamW); alpha, centered (RMSprop); lr_decay
+// (Adagrad).
+typedef struct dlua_optim {
+  dlua_rule rule;
+  bool nesterov, amsgrad, decoupled, centered, maximize;
+  double lr, weight_decay, eps;
+  double momentum, dampening, beta1, beta2, alpha, lr_decay;
+} dlua_optim;
+
+// One parameter of a step; all borrowed. Slots have the parameter's dtype and shape and are
+// contiguous.
+typedef struct dlua_update {
+  dlua_tensor *p, *g, *slot[DLUA_OPTIM_SLOTS];
+  int64_t step; // steps this parameter has taken, this one included
+} dlua_update;
+
+// Which slots the rule keeps, bit k for slot k. SGD: velocity. Adam: mean, mean square, its
+// maximum. RMSprop: mean square, mean, velocity. Adagrad: sum of squares.
+unsigned dlua_optim_slots(const dlua_optim *o);
+// Can the fused pass take this parameter? Otherwise the formulas in Lua do.
+bool dlua_optim_takes(const dlua_tensor *p);
+// Updates all parameters and their slots in place, in parallel; bumps the parameters' versions.
+// Fails before anything is changed when a gradient or slot does not fit its parameter.
+dlua_status dlua_optim_step(const dlua_optim *o, int n, const dlua_update *updates);
+
+// The p-norm over all elements of all tensors together (p = INFINITY: the largest magnitude). The
+// same bits for any number of threads.
+dlua_status dlua_global_norm(int n, dlua_tensor *const *x, double p, double *norm);
+// Multiplies all elements of all tensors by factor, in place.
+dlua_status dlua_scale_all(int n, dlua_tensor *const *x, double factor);
+// The first tensor with an element that is not finite: its position from 0, or -1.
+dlua_status dlua_find_not_finite(int n, dlua_tensor *const *x, int *position);
+
+#endif

@@ -1,0 +1,35 @@
+// optim_kernels.h - the inner loops of optim.c, compiled once per instruction set (simd/optim.c).
+#ifndef DLUA_OPTIM_KERNELS_H
+#define DLUA_OPTIM_KERNELS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+// A step's numbers as the loops want them: everything that is the same for all elements is done.
+typedef struct dlua_factors {
+  double sign;          // -1 to climb
+  double shrink, decay; // p *= shrink (decoupled decay); d = sign * g + decay * p
+  double lr;            // step size, bias correction included
+  double keep, add;     // slot = keep * slot + add * d
+  double keep2, add2;   // the same for the second slot
+  double momentum;      // Nesterov's look ahead; RMSprop's velocity
+  double root, eps;     // denominator: sqrt(v) * root + eps
+  bool velocity, nesterov, amsgrad, centered;
+} dlua_factors;
+
+// p, gradient, three slots (NULL where unused).
+typedef void dlua_step_kernel(int64_t n, void *p, const void *g, void *a, void *b, void *c,
+                              const dlua_factors *f);
+
+// Kernels for f32 [0] and f64 [1].
+typedef struct dlua_optim_kernels {
+  dlua_step_kernel *step[4][2]; // by dlua_rule
+  double (*sum_squares[2])(int64_t n, const void *x);
+  double (*largest[2])(int64_t n, const void *x); // magnitude; NaN counts as larger than infinity
+  void (*scale[2])(int64_t n, void *x, double factor);
+} dlua_optim_kernels;
+
+extern const dlua_optim_kernels dlua_optim_kernels_base;
+extern const dlua_optim_kernels dlua_optim_kernels_avx2, dlua_optim_kernels_avx512; // x86-64 only
+
+#endif

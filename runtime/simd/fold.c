@@ -1,0 +1,299 @@
+// fold.c - the loops of fold.h, written once with sixteen lanes of f32 and compiled per instruction
+// set (DLUA_ISA): narrower registers take several of them, so every set adds in the same order.
+//
+// Sums stay in the lanes for at most 64 additions each and then move to double: the error does not
+// grow with the length. exp is a polynomial of degree 6 after Cody and Waite's reduction, within 2
+// ulp; what would be subnormal is 0.
+#include "../fold.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "../normal.h"
+#include "../rng.h"
+
+enum { LANES = 16, GROUP = 4, DEPTH = 64 };
+
+// Lanes wider than the registers would change the calling convention; nothing here is called with them.
+#pragma GCC diagnostic ignored "-Wpsabi"
+
+typedef float vec __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t ivec __attribute__((vector_size(64), aligned(4), may_alias));
+
+static inline vec splat(float x) { return x - (vec){0}; }
+static inline vec load(const float *x) { return *(const vec *)x; }
+static inline void store(float *y, vec v) { *(vec *)y = v; }
+static inline vec choose(ivec mask, vec a, vec b) {
+  return (vec)(((ivec)a & mask) | ((ivec)b & ~mask));
+}
+
+// The first n < 16 elements, the other lanes filled.
+static inline vec load_some(const float *x, int64_t n, float fill) {
+  float lanes[LANES];
+  for (int k = 0; k < LANES; k++) lanes[k] = fill;
+  for (int64_t k = 0; k < n; k++) lanes[k] = x[k];
+  return load(lanes);
+}
+
+static inline void store_some(float *y, vec v, int64_t n) {
+  float lanes[LANES];
+  store(lanes, v);
+  for (int64_t k = 0; k < n; k++) y[k] = lanes[k];
+}
+
+static inline float add_lanes(vec v) {
+  float lanes[LANES];
+  store(lanes, v);
+  for (int width = LANES / 2; width > 0; width /= 2)
+    for (int k = 0; k < width; k++) lanes[k] += lanes[k + width];
+  return lanes[0];
+}
+
+// ---------------------------------------------------------------- sums
+
+static double sum_row(const float *x, int64_t n) {
+  double total = 0;
+  int64_t k = 0;
+  while (k + GROUP * LANES <= n) {
+    vec a = {0}, b = {0}, c = {0}, d = {0};
+    for (int depth = 0; depth < DEPTH && k + GROUP * LANES <= n; depth++, k += GROUP * LANES) {
+      a += load(x + k), b += load(x + k + LANES);
+      c += load(x + k + 2 * LANES), d += load(x + k + 3 * LANES);
+    }
+    total += (double)add_lanes((a + b) + (c + d));
+  }
+  vec rest = {0};
+  for (; k + LANES <= n; k += LANES) rest += load(x + k);
+  if (k < n) rest += load_some(x + k, n - k, 0);
+  return total + (double)add_lanes(rest);
+}
+
+static void add_to_doubles(double *sums, vec v, int64_t n) {
+  float lanes[LANES];
+  store(lanes, v);
+  for (int64_t k = 0; k < n; k++) sums[k] += (double)lanes[k];
+}
+
+// Sixty-four columns of at most DEPTH rows.
+static void add_wide(double *sums, const float *x, int64_t rows, int64_t stride) {
+  vec a = {0}, b = {0}, c = {0}, d = {0};
+  for (int64_t r = 0; r < rows; r++, x += stride) {
+    a += load(x), b += load(x + LANES), c += load(x + 2 * LANES), d += load(x + 3 * LANES);
+  }
+  add_to_doubles(sums, a, LANES), add_to_doubles(sums + LANES, b, LANES);
+  add_to_doubles(sums + 2 * LANES, c, LANES), add_to_doubles(sums + 3 * LANES, d, LANES);
+}
+
+static void add_narrow(double *sums, const float *x, int64_t rows, int64_t stride, int64_t n) {
+  vec a = {0};
+  if (n >= LANES) {
+    for (int64_t r = 0; r < rows; r++) a += load(x + r * stride);
+  } else {
+    for (int64_t r = 0; r < rows; r++) a += load_some(x + r * stride, n, 0);
+  }
+  add_to_doubles(sums, a, n < LANES ? n : LANES);
+}
+
+static void add_rows(double *sums, const float *x, int64_t rows, int64_t stride, int64_t n) {
+  for (int64_t r = 0; r < rows; r += DEPTH, x += DEPTH * stride) {
+    int64_t some = rows - r < DEPTH ? rows - r : DEPTH, k = 0;
+    for (; k + GROUP * LANES <= n; k += GROUP * LANES) add_wide(sums + k, x + k, some, stride);
+    for (; k < n; k += LANES) add_narrow(sums + k, x + k, some, stride, n - k);
+  }
+}
+
+// ---------------------------------------------------------------- extremes
+
+static inline vec larger(vec a, vec b) { return choose(a > b, a, b); }
+
+// sign times the largest element of sign * x; a nan anywhere makes the result nan.
+static inline float extreme(const float *x, int64_t n, float sign) {
+  vec flip = splat(sign), a = splat(-INFINITY), b = a;
+  ivec nans = {0};
+  int64_t k = 0;
+  for (; k + 2 * LANES <= n; k += 2 * LANES) {
+    vec p = load(x + k) * flip, q = load(x + k + LANES) * flip;
+    nans |= (p != p) | (q != q);
+    a = larger(p, a), b = larger(q, b);
+  }
+  for (; k < n; k += LANES) {
+    vec p = n - k < LANES ? load_some(x + k, n - k, x[k]) * flip : load(x + k) * flip;
+    nans |= p != p;
+    a = larger(p, a);
+  }
+  float lanes[LANES], top = -INFINITY;
+  store(lanes, choose(nans, splat(NAN), larger(a, b)));
+  for (int lane = 0; lane < LANES; lane++) {
+    if (lanes[lane] != lanes[lane]) return NAN;
+    if (lanes[lane] > top) top = lanes[lane];
+  }
+  return top * sign;
+}
+
+static float max_row(const float *x, int64_t n) { return extreme(x, n, 1); }
+static float min_row(const float *x, int64_t n) { return extreme(x, n, -1); }
+
+// ---------------------------------------------------------------- softmax
+
+static inline vec exp_lanes(vec x) {
+  const float shift = 12582912.0f; // 1.5 * 2^23: adding it rounds to an integer
+  vec clamped = choose(x < splat(-87.0f), splat(-87.0f), x);
+  clamped = choose(clamped > splat(88.5f), splat(88.5f), clamped);
+  vec shifted = clamped * 1.44269504f + shift, n = shifted - shift;
+  vec r = (clamped - n * 0.693145752f) - n * 1.42860677e-6f;
+  vec p = r * 1.3981999507e-3f + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  ivec power = ((ivec)shifted << 23) + (127 << 23);
+  vec y = p * (vec)power;
+  y = choose(x > splat(88.72f), splat(INFINITY), y);
+  return choose(x < splat(-87.0f), (vec){0}, y);
+}
+
+// y = exp(x - top); returns the sum.
+static inline double exp_row(float *y, const float *x, int64_t n, float top) {
+  vec shift = splat(top);
+  double total = 0;
+  int64_t k = 0;
+  while (k + LANES <= n) {
+    vec sum = {0};
+    for (int depth = 0; depth < DEPTH && k + LANES <= n; depth++, k += LANES) {
+      vec e = exp_lanes(load(x + k) - shift);
+      if (y) store(y + k, e);
+      sum += e;
+    }
+    total += (double)add_lanes(sum);
+  }
+  if (k < n) {
+    vec e = exp_lanes(load_some(x + k, n - k, -INFINITY) - shift);
+    if (y) store_some(y + k, e, n - k);
+    for (int64_t j = 0; j < n - k; j++) total += (double)e[j];
+  }
+  return total;
+}
+
+static void softmax_row(float *y, const float *x, int64_t n, float scale) {
+  float factor = (float)((double)scale / exp_row(y, x, n, max_row(x, n)));
+  for (int64_t k = 0; k < n; k++) y[k] *= factor;
+}
+
+static double log_sum_exp(const float *x, int64_t n) {
+  float top = max_row(x, n);
+  if (isinf(top)) return (double)top;
+  return (double)top + log(exp_row(NULL, x, n, top));
+}
+
+static void log_softmax_row(float *y, const float *x, int64_t n) {
+  float top = max_row(x, n), rest = (float)log(exp_row(NULL, x, n, top));
+  for (int64_t k = 0; k < n; k++) y[k] = (x[k] - top) - rest;
+}
+
+static double dot_row(const float *x, const float *y, int64_t n) {
+  double total = 0;
+  int64_t k = 0;
+  while (k + LANES <= n) {
+    vec sum = {0};
+    for (int depth = 0; depth < DEPTH && k + LANES <= n; depth++, k += LANES)
+      sum += load(x + k) * load(y + k);
+    total += (double)add_lanes(sum);
+  }
+  for (; k < n; k++) total += (double)x[k] * (double)y[k];
+  return total;
+}
+
+static void softmax_grad_row(float *gx, const float *g, const float *y, int64_t n) {
+  float dot = (float)dot_row(g, y, n);
+  for (int64_t k = 0; k < n; k++) gx[k] = y[k] * (g[k] - dot);
+}
+
+static void log_softmax_grad_row(float *gx, const float *g, const float *y, int64_t n) {
+  float sum = (float)sum_row(g, n);
+  vec sums = splat(sum);
+  int64_t k = 0;
+  for (; k + LANES <= n; k += LANES)
+    store(gx + k, load(g + k) - exp_lanes(load(y + k)) * sums);
+  if (k < n) {
+    vec e = exp_lanes(load_some(y + k, n - k, 0));
+    store_some(gx + k, load_some(g + k, n - k, 0) - e * sums, n - k);
+  }
+}
+
+// ---------------------------------------------------------------- random numbers
+
+// Sixteen blocks at once: one word of each block per lane.
+static inline void philox_lanes(uint32_t *bits, uint64_t key, uint64_t first) {
+  uint32_t c0[LANES], c1[LANES], c2[LANES] = {0}, c3[LANES] = {0};
+  uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+  for (int lane = 0; lane < LANES; lane++) {
+    c0[lane] = (uint32_t)(first + (uint64_t)lane);
+    c1[lane] = (uint32_t)((first + (uint64_t)lane) >> 32);
+  }
+  for (int round = 0; round < 10; round++) {
+    for (int lane = 0; lane < LANES; lane++) {
+      uint64_t p0 = (uint64_t)0xD2511F53u * c0[lane], p1 = (uint64_t)0xCD9E8D57u * c2[lane];
+      uint32_t n0 = (uint32_t)(p1 >> 32) ^ c1[lane] ^ k0, n2 = (uint32_t)(p0 >> 32) ^ c3[lane] ^ k1;
+      c1[lane] = (uint32_t)p1, c3[lane] = (uint32_t)p0, c0[lane] = n0, c2[lane] = n2;
+    }
+    k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
+  }
+  for (int lane = 0; lane < LANES; lane++) {
+    bits[4 * lane] = c0[lane], bits[4 * lane + 1] = c1[lane];
+    bits[4 * lane + 2] = c2[lane], bits[4 * lane + 3] = c3[lane];
+  }
+}
+
+static void philox(uint32_t *bits, uint64_t key, uint64_t first, int64_t blocks) {
+  int64_t k = 0;
+  for (; k + LANES <= blocks; k += LANES) philox_lanes(bits + 4 * k, key, first + (uint64_t)k);
+  for (; k < blocks; k++) {
+    dlua_block block = dlua_philox(key, 0, first + (uint64_t)k, 0);
+    memcpy(bits + 4 * k, block.lane, sizeof block.lane);
+  }
+}
+
+static void uniform(float *y, const uint32_t *bits, int64_t n, float low, float span) {
+  for (int64_t k = 0; k < n; k++)
+    y[k] = fmaf((float)(int32_t)(bits[k] >> 8) * 0x1p-24f, span, low);
+}
+
+static void normal(float *y, const uint32_t *bits, int64_t n, float mean, float std) {
+  for (int64_t k = 0; k < n; k += 2) {
+    float first, second;
+    dlua_normal_pair_f32(bits[k], bits[k + 1], &first, &second);
+    y[k] = fmaf(std, first, mean), y[k + 1] = fmaf(std, second, mean);
+  }
+}
+
+static void dropout(float *y, uint8_t *mask, const float *x, const uint32_t *bits, int64_t n,
+                    uint32_t threshold, float scale) {
+  for (int64_t k = 0; k < n; k++) {
+    bool keep = bits[k] >> 8 >= threshold;
+    mask[k] = keep;
+    y[k] = keep ? x[k] * scale : 0;
+  }
+}
+
+// ---------------------------------------------------------------- the table
+
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+
+extern const dlua_fold_kernels JOIN(dlua_fold_, DLUA_ISA);
+const dlua_fold_kernels JOIN(dlua_fold_, DLUA_ISA) = {
+    .sum = sum_row,
+    .add_rows = add_rows,
+    .max = max_row,
+    .min = min_row,
+    .log_sum_exp = log_sum_exp,
+    .softmax = softmax_row,
+    .log_softmax = log_softmax_row,
+    .softmax_grad = softmax_grad_row,
+    .log_softmax_grad = log_softmax_grad_row,
+    .philox = philox,
+    .uniform = uniform,
+    .normal = normal,
+    .dropout = dropout,
+};
