@@ -8,8 +8,8 @@
 #include "optim.h"
 
 #include <math.h>
-#include <string.h>
 
+#include "isa.h"
 #include "optim_kernels.h"
 #include "parallel.h"
 
@@ -18,10 +18,8 @@ enum { SLICE = 16384 }; // elements: five f32 streams of a slice stay in the sec
 static const dlua_optim_kernels *kernels(void) {
 #ifdef __x86_64__
   if (dlua_reference_mode()) return &dlua_optim_kernels_base;
-  if (__builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-    return &dlua_optim_kernels_avx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    return &dlua_optim_kernels_avx2;
+  if (dlua_isa() == DLUA_AVX512) return &dlua_optim_kernels_avx512;
+  if (dlua_isa() == DLUA_AVX2) return &dlua_optim_kernels_avx2;
 #endif
   return &dlua_optim_kernels_base;
 }
