@@ -220,6 +220,7 @@ void dlua_bind_enter(lua_State *L) {
     context.interrupted = 0;
     luaL_error(L, "interrupted");
   }
+  dlua_bind_drain(L);
   dlua_bind_collect(L);
 }
 

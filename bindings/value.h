@@ -65,6 +65,8 @@ dlua_status dlua_bind_require(dlua_tensor *x, const char *who, bool on);
 
 void dlua_bind_index(lua_State *L);     // index.c: fields __index and __newindex of the metatable on top
 void dlua_bind_moves(lua_State *L);     // move.c: to, detach, requires_grad_
+void dlua_bind_functions(lua_State *L); // function.c: Function
+void dlua_bind_drain(lua_State *L);     // function.c: drops references of freed nodes
 int dlua_bind_tostring(lua_State *L);   // print.c: __tostring
 
 #endif
