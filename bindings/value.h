@@ -14,6 +14,7 @@ void dlua_bind_enter(lua_State *L);
 lua_State *dlua_bind_running(void);
 // Set from a signal handler: the next dlua_bind_enter raises "interrupted".
 void dlua_bind_interrupt(void);
+void dlua_bind_forget_interrupt(void);
 // Writes "f32{1024,1024} 4.0 MiB, …", the largest live tensors, into text.
 void dlua_bind_largest(char *text, size_t size);
 // Adds scope, tidy, keep, collection settings and the boxes' metatable fields of box.c.
