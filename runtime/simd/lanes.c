@@ -1,5 +1,5 @@
-// lanes.c - the kernels of lanes.h for one instruction set. A vector holds one element of sixteen images; the
-// compiler splits it where registers are narrower.
+// lanes.c - the kernels of lanes.h for one instruction set. A vector holds one element of sixteen
+// images; the compiler splits it where registers are narrower.
 #include "../lanes.h"
 
 #include <string.h>
@@ -21,9 +21,10 @@ enum { ROWS = 2, COLUMNS = 2 };
 
 // ---------------------------------------------------------------- transposition
 
-// One 16 × 16 tile: to[k][lane] = from[lane][k], lanes beyond images and k beyond width are zero or untouched.
-INLINE void transpose_tile(float *to, int64_t to_step, const float *from, int64_t from_step, int64_t rows,
-                           int64_t width) {
+// One 16 × 16 tile: to[k][lane] = from[lane][k], lanes beyond images and k beyond width are zero or
+// untouched.
+INLINE void transpose_tile(float *to, int64_t to_step, const float *from, int64_t from_step,
+                           int64_t rows, int64_t width) {
   for (int64_t r = 0; r < rows; r++) {
     for (int64_t k = 0; k < width; k++) to[k * to_step + r] = from[r * from_step + k];
   }
@@ -50,15 +51,19 @@ INLINE void transpose_full(float *to, int64_t to_step, const float *from, int64_
   for (int r = 0; r < 16; r++) *(vec_unaligned *)(to + r * to_step) = a[r];
 }
 
-INLINE void transpose(float *to, int64_t to_step, const float *from, int64_t from_step, int64_t rows, int64_t width) {
-  if (rows == 16 && width == 16) transpose_full(to, to_step, from, from_step);
-  else transpose_tile(to, to_step, from, from_step, rows, width);
+INLINE void transpose(float *to, int64_t to_step, const float *from, int64_t from_step,
+                      int64_t rows, int64_t width) {
+  if (rows == 16 && width == 16)
+    transpose_full(to, to_step, from, from_step);
+  else
+    transpose_tile(to, to_step, from, from_step, rows, width);
 }
 
-static void pack(float *to, const float *from, int64_t images, int64_t c, int64_t h, int64_t w, int64_t ph,
-                 int64_t pw) {
+static void pack(float *to, const float *from, int64_t images, int64_t c, int64_t h, int64_t w,
+                 int64_t ph, int64_t pw) {
   int64_t tall = h + 2 * ph, wide = w + 2 * pw;
-  if (ph || pw || images < DLUA_LANES) memset(to, 0, sizeof(float) * (size_t)(c * tall * wide * DLUA_LANES));
+  if (ph || pw || images < DLUA_LANES)
+    memset(to, 0, sizeof(float) * (size_t)(c * tall * wide * DLUA_LANES));
   for (int64_t row = 0; row < c * h; row++) {
     float *line = to + ((row / h * tall + row % h + ph) * wide + pw) * DLUA_LANES;
     for (int64_t k = 0; k < w; k += 16) {
@@ -72,7 +77,8 @@ static void unpack(float *to, const float *from, int64_t images, int64_t c, int6
   for (int64_t k = 0; k < c * hw; k += 16) {
     int64_t width = c * hw - k < 16 ? c * hw - k : 16;
     const float *tile = from + k * DLUA_LANES;
-    if (images == 16 && width == 16) transpose_full(to + k, c * hw, tile, DLUA_LANES);
+    if (images == 16 && width == 16)
+      transpose_full(to + k, c * hw, tile, DLUA_LANES);
     else {
       for (int64_t n = 0; n < images; n++) {
         for (int64_t i = 0; i < width; i++) to[n * c * hw + k + i] = tile[i * DLUA_LANES + n];
@@ -84,8 +90,8 @@ static void unpack(float *to, const float *from, int64_t images, int64_t c, int6
 // ---------------------------------------------------------------- forward
 
 // rows results channels × columns neighbours of one line.
-INLINE void forward_tile(const dlua_lanes_shape *s, float *y, const float *x, const float *w, const float *b,
-                         int rows, int columns) {
+INLINE void forward_tile(const dlua_lanes_shape *s, float *y, const float *x, const float *w,
+                         const float *b, int rows, int columns) {
   vec sum[ROWS][COLUMNS];
   int64_t per_row = s->cin * s->kh * s->kw;
   for (int r = 0; r < rows; r++) {
@@ -103,12 +109,13 @@ INLINE void forward_tile(const dlua_lanes_shape *s, float *y, const float *x, co
     }
   }
   for (int r = 0; r < rows; r++) {
-    for (int k = 0; k < columns; k++) *(vec *)(y + (r * s->oh * s->ow + k) * DLUA_LANES) = sum[r][k];
+    for (int k = 0; k < columns; k++)
+      *(vec *)(y + (r * s->oh * s->ow + k) * DLUA_LANES) = sum[r][k];
   }
 }
 
-INLINE void forward_rows(const dlua_lanes_shape *s, float *y, const float *x, const float *w, const float *b,
-                         int rows) {
+INLINE void forward_rows(const dlua_lanes_shape *s, float *y, const float *x, const float *w,
+                         const float *b, int rows) {
   for (int64_t i = 0; i < s->oh; i++) {
     float *to = y + i * s->ow * DLUA_LANES;
     const float *from = x + i * s->w * DLUA_LANES;
@@ -123,7 +130,8 @@ INLINE void forward_rows(const dlua_lanes_shape *s, float *y, const float *x, co
   }
 }
 
-static void forward(const dlua_lanes_shape *s, float *y, const float *x, const float *w, const float *b) {
+static void forward(const dlua_lanes_shape *s, float *y, const float *x, const float *w,
+                    const float *b) {
   int64_t o = 0, plane = s->oh * s->ow * DLUA_LANES, per_row = s->cin * s->kh * s->kw;
   for (; o + ROWS <= s->cout; o += ROWS) {
     forward_rows(s, y + o * plane, x, w + o * per_row, b ? b + o : NULL, ROWS);
@@ -143,7 +151,8 @@ INLINE float lane_sum(const vec *v) {
 }
 
 // The gradients of taps (i, j .. j + taps) for rows result channels and one input channel.
-INLINE void weight_tile(const dlua_lanes_shape *s, float *gw, const float *g, const float *x, int rows, int taps) {
+INLINE void weight_tile(const dlua_lanes_shape *s, float *gw, const float *g, const float *x,
+                        int rows, int taps) {
   vec sum[ROWS][COLUMNS] = {{{0}}};
   int64_t plane = s->oh * s->ow * DLUA_LANES;
   for (int64_t i = 0; i < s->oh; i++) {
@@ -151,7 +160,8 @@ INLINE void weight_tile(const dlua_lanes_shape *s, float *gw, const float *g, co
     for (int64_t k = 0; k < s->ow; k++) {
       for (int r = 0; r < rows; r++) {
         vec v = *(const vec *)(gline + r * plane + k * DLUA_LANES);
-        for (int t = 0; t < taps; t++) sum[r][t] += v * *(const vec *)(xline + (k + t) * DLUA_LANES);
+        for (int t = 0; t < taps; t++)
+          sum[r][t] += v * *(const vec *)(xline + (k + t) * DLUA_LANES);
       }
     }
   }
@@ -160,12 +170,14 @@ INLINE void weight_tile(const dlua_lanes_shape *s, float *gw, const float *g, co
   }
 }
 
-INLINE void weight_line(const dlua_lanes_shape *s, float *gw, const float *g, const float *x, int rows) {
+INLINE void weight_line(const dlua_lanes_shape *s, float *gw, const float *g, const float *x,
+                        int rows) {
   int64_t j = 0;
   for (; j + COLUMNS - 1 <= s->kw && COLUMNS > 2; j += COLUMNS - 1) {
     weight_tile(s, gw + j, g, x + j * DLUA_LANES, rows, COLUMNS - 1);
   }
-  for (; j + 3 <= s->kw && COLUMNS > 2; j += 3) weight_tile(s, gw + j, g, x + j * DLUA_LANES, rows, 3);
+  for (; j + 3 <= s->kw && COLUMNS > 2; j += 3)
+    weight_tile(s, gw + j, g, x + j * DLUA_LANES, rows, 3);
   for (; j + 2 <= s->kw; j += 2) weight_tile(s, gw + j, g, x + j * DLUA_LANES, rows, 2);
   if (j < s->kw) weight_tile(s, gw + j, g, x + j * DLUA_LANES, rows, 1);
 }
@@ -177,9 +189,12 @@ static void weight_grad(const dlua_lanes_shape *s, float *gw, const float *g, co
     for (int64_t line = 0; line < s->cin * s->kh; line++) {
       const float *from = x + (line / s->kh * s->h + line % s->kh) * s->w * DLUA_LANES;
       float *to = gw + o * s->cin * taps + line * s->kw;
-      if (rows == ROWS) weight_line(s, to, g + o * plane, from, ROWS);
-      else if (rows == 2) weight_line(s, to, g + o * plane, from, 2);
-      else weight_line(s, to, g + o * plane, from, 1);
+      if (rows == ROWS)
+        weight_line(s, to, g + o * plane, from, ROWS);
+      else if (rows == 2)
+        weight_line(s, to, g + o * plane, from, 2);
+      else
+        weight_line(s, to, g + o * plane, from, 1);
     }
     o += rows;
   }
