@@ -62,6 +62,17 @@ static int find_bad_gradient(lua_State *L) {
   return 1;
 }
 
+// core.clear_gradients(parameters): grad becomes nil.
+static int clear_gradients(lua_State *L) {
+  int n;
+  dlua_tensor **list = list_of(L, 1, "zero_grad: parameters", &n);
+  for (int k = 0; k < n; k++) {
+    dlua_tensor_release(list[k]->grad);
+    list[k]->grad = NULL;
+  }
+  return 0;
+}
+
 // ---------------------------------------------------------------- steps
 
 static double number(lua_State *L, int group, const char *key) {
@@ -130,12 +141,10 @@ static dlua_tensor *slot_tensor(lua_State *L, int slots, int k, const dlua_tenso
   return old;
 }
 
-// Counts a step of parameter k in the list at index and returns the new count.
-static int64_t count_step(lua_State *L, int steps, int k) {
+// The number of the step that parameter k is about to take.
+static int64_t next_step(lua_State *L, int steps, int k) {
   lua_rawgeti(L, steps, k);
   int64_t step = (int64_t)lua_tointeger(L, -1) + 1;
-  lua_pushinteger(L, step);
-  lua_rawseti(L, steps, k);
   lua_pop(L, 1);
   return step;
 }
@@ -166,11 +175,16 @@ static int optim_step(lua_State *L) {
   for (int k = 0; k < n; k++) {
     if (!list[k]->grad) continue;
     dlua_update *u = &updates[count++];
-    *u = (dlua_update){.p = list[k], .g = list[k]->grad, .step = count_step(L, 4, k + 1)};
+    *u = (dlua_update){.p = list[k], .g = list[k]->grad, .step = next_step(L, 4, k + 1)};
     for (int j = 0; j < DLUA_OPTIM_SLOTS; j++)
       if (used >> j & 1) u->slot[j] = slot_tensor(L, 6 + j, k + 1, list[k], start);
   }
   dlua_bind_check(L, dlua_optim_step(&o, count, updates));
+  for (int k = n; k > 0; k--) { // counted only now that all went well
+    if (!list[k - 1]->grad) continue;
+    lua_pushinteger(L, updates[--count].step);
+    lua_rawseti(L, 4, k);
+  }
   lua_pushboolean(L, true);
   return 1;
 }
@@ -211,6 +225,7 @@ void dlua_bind_optim(lua_State *L) {
       {"optim_step", optim_step},
       {"clip_grad_norm", clip_grad_norm},
       {"find_bad_gradient", find_bad_gradient},
+      {"clear_gradients", clear_gradients},
       {"set_data", set_data},
       {"assign", assign},
       {NULL, NULL},

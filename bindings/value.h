@@ -64,6 +64,7 @@ dlua_status dlua_bind_require(dlua_tensor *x, const char *who, bool on);
 // ---------------------------------------------------------------- parts of one file each
 
 void dlua_bind_index(lua_State *L);     // index.c: fields __index and __newindex of the metatable on top
+void dlua_bind_moves(lua_State *L);     // move.c: to, detach, requires_grad_
 int dlua_bind_tostring(lua_State *L);   // print.c: __tostring
 
 #endif

@@ -21,6 +21,7 @@ typedef struct dlua_host {
   const dlua_op *(*op_find)(const char *name);
   dlua_status (*run_cpu)(
       const dlua_args *a); // runs the op's CPU kernels on tensors whose data the CPU can read
+  dlua_device *cpu;        // the device such tensors are on
 } dlua_host;
 
 typedef struct dlua_backend {

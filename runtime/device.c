@@ -121,8 +121,11 @@ static dlua_status add_devices(const dlua_backend *backend) {
 }
 
 static dlua_status start_module(const char *name, char *reason, size_t size) {
-  static const dlua_host host = {
-      .abi = DLUA_ABI, .fail = dlua_fail, .op_find = dlua_op_find, .run_cpu = dlua_run_cpu};
+  static const dlua_host host = {.abi = DLUA_ABI,
+                                 .fail = dlua_fail,
+                                 .op_find = dlua_op_find,
+                                 .run_cpu = dlua_run_cpu,
+                                 .cpu = &cpu};
   void *handle = open_module(name, reason, size);
   if (!handle) return DLUA_BAD_DEVICE;
   const dlua_backend *(*module)(const dlua_host *) =

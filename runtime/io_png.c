@@ -19,7 +19,9 @@ struct dlua_png_state {
   dlua_bytes *out;    // writing: where it goes
   dlua_status status; // of growing out
   int channels;       // wanted, 0: the file's own
+  int file_channels;  // values per pixel in a decoded row
   bool deep;
+  bool luma; // three values of the row make one pixel
   int passes;
   size_t rowbytes;
   void *pixels; // {c,h,w}
@@ -79,7 +81,7 @@ static void set_conversions(state *s) {
   if (s->channels == 0) return;
   if ((s->channels == 1 || s->channels == 3) && alpha) png_set_strip_alpha(s->png);
   if (s->channels >= 3 && grey) png_set_gray_to_rgb(s->png);
-  if (s->channels == 1 && !grey) png_set_rgb_to_gray_fixed(s->png, 1, 29900, 58700);
+  s->luma = s->channels == 1 && !grey; // libpng's own conversion would apply gAMA
   if (s->channels == 4 && !alpha) png_set_add_alpha(s->png, 0xFFFF, PNG_FILLER_AFTER);
 }
 
@@ -98,6 +100,8 @@ static void start_rows(state *s) {
   if (s->passes > 1) png_set_interlace_handling(s->png);
   png_read_update_info(s->png, s->info);
   s->rowbytes = png_get_rowbytes(s->png, s->info);
+  s->file_channels = png_get_channels(s->png, s->info);
+  s->depth = png_get_bit_depth(s->png, s->info);
 }
 
 static dlua_status read_error(const state *s) {
@@ -134,8 +138,8 @@ static dlua_status open_file(dlua_png *png) {
   DLUA_TRY(check_size(s));
   if (!guard(s, start_rows)) return read_error(s);
   png->width = s->width, png->height = s->height;
-  png->channels = png_get_channels(s->png, s->info);
-  png->depth = png_get_bit_depth(s->png, s->info);
+  png->channels = s->luma ? 1 : s->file_channels;
+  png->depth = s->depth;
   return DLUA_OK;
 }
 
@@ -159,18 +163,37 @@ void dlua_png_close(dlua_png *png) {
   png->state = NULL;
 }
 
+static int value_at(const uint8_t *row, int depth, int64_t k) {
+  return depth == 8 ? row[k] : row[2 * k] << 8 | row[2 * k + 1];
+}
+
+static void store(const state *s, int64_t k, int value) {
+  if (s->depth == 8) {
+    ((uint8_t *)s->pixels)[k] = (uint8_t)value;
+  } else {
+    ((int32_t *)s->pixels)[k] = value;
+  }
+}
+
+// Rec. 601 luma in 16 bits of fraction.
+static void store_luma(const state *s, const uint8_t *row, int64_t y) {
+  for (int64_t x = 0; x < s->width; x++) {
+    int64_t r = value_at(row, s->depth, 3 * x), g = value_at(row, s->depth, 3 * x + 1);
+    int64_t b = value_at(row, s->depth, 3 * x + 2);
+    store(s, y * s->width + x, (int)((19595 * r + 38470 * g + 7471 * b + 32768) >> 16));
+  }
+}
+
 // Spreads one row of interleaved values over the planes.
 static void store_row(const state *s, const uint8_t *row, int64_t y) {
-  int64_t plane = s->height * s->width;
-  int channels = png_get_channels(s->png, s->info);
-  for (int c = 0; c < channels; c++) {
-    if (png_get_bit_depth(s->png, s->info) == 8) {
-      uint8_t *out = (uint8_t *)s->pixels + c * plane + y * s->width;
-      for (int64_t x = 0; x < s->width; x++) out[x] = row[x * channels + c];
-    } else {
-      int32_t *out = (int32_t *)s->pixels + c * plane + y * s->width;
-      const uint8_t *in = row + 2 * c;
-      for (int64_t x = 0; x < s->width; x++, in += 2 * channels) out[x] = in[0] << 8 | in[1];
+  if (s->luma) {
+    store_luma(s, row, y);
+    return;
+  }
+  for (int c = 0; c < s->file_channels; c++) {
+    int64_t first = (c * s->height + y) * s->width;
+    for (int64_t x = 0; x < s->width; x++) {
+      store(s, first + x, value_at(row, s->depth, x * s->file_channels + c));
     }
   }
 }

@@ -1,10 +1,10 @@
 // normal.h - pairs of normal deviates from random words by Box and Muller's method ("A note on the
 // generation of random normal deviates", 1958), shared by C and CUDA.
 //
-// The same bits come out wherever it is compiled: every sum of a product is written as fma, the rest
-// are single roundings (products, quotients, square roots), so that a compiler finds nothing to
-// contract. log is the series 2 artanh((m - 1) / (m + 1)) on [sqrt(1/2), sqrt(2)), sine and cosine
-// are their series on [-pi/4, pi/4] after an exact reduction in integers.
+// The same bits come out wherever it is compiled: every sum of a product is written as fma, the
+// rest are single roundings (products, quotients, square roots), so that a compiler finds nothing
+// to contract. log is the series 2 artanh((m - 1) / (m + 1)) on [sqrt(1/2), sqrt(2)), sine and
+// cosine are their series on [-pi/4, pi/4] after an exact reduction in integers.
 #ifndef DLUA_NORMAL_H
 #define DLUA_NORMAL_H
 
@@ -64,11 +64,12 @@ DLUA_INLINE double dlua_minus_two_log_f64(uint64_t k) {
 }
 
 DLUA_INLINE void dlua_normal_pair_f64(uint64_t a, uint64_t b, double *first, double *second) {
-  const double sines[] = {2.8114572543455206e-15, -7.6471637318198164e-13, 1.6059043836821613e-10,
-                          -2.5052108385441720e-08, 2.7557319223985893e-06, -1.9841269841269841e-04,
-                          8.3333333333333332e-03, -1.6666666666666666e-01};
-  const double cosines[] = {4.7794773323873853e-14, -1.1470745597729725e-11, 2.0876756987868100e-09,
-                            -2.7557319223985888e-07, 2.4801587301587302e-05, -1.3888888888888889e-03,
+  const double sines[] = {2.8114572543455206e-15,  -7.6471637318198164e-13, 1.6059043836821613e-10,
+                          -2.5052108385441720e-08, 2.7557319223985893e-06,  -1.9841269841269841e-04,
+                          8.3333333333333332e-03,  -1.6666666666666666e-01};
+  const double cosines[] = {4.7794773323873853e-14, -1.1470745597729725e-11,
+                            2.0876756987868100e-09, -2.7557319223985888e-07,
+                            2.4801587301587302e-05, -1.3888888888888889e-03,
                             4.1666666666666664e-02, -0.5};
   double r = sqrt(dlua_minus_two_log_f64((a >> 11) + 1));
   int64_t k = (int64_t)(b >> 11), quarter = (k + ((int64_t)1 << 50)) >> 51;

@@ -268,7 +268,7 @@ typedef struct dlua_param {
   double lo, hi;     // T(lo,hi)
   bool bounded;
   int nwords;
-  char words[6][16]; // e{…}
+  char words[8][16]; // e{…}
 } dlua_param;
 
 typedef struct dlua_signature {

@@ -8,13 +8,19 @@ local help = {}
 --   help.register("nn.Conv2d", "nn.Conv2d(cin, cout, kernel)\n  2-D convolution …")
 function help.register(name, text) texts[name] = text end
 
+-- An op's text from its own description, or nil.
+local function op_text(name)
+  local info = core.op_info and core.op_info(name)
+  return info and info.usage and info.usage .. "\n  " .. (info.doc or "")
+end
+
 -- The help text of a name, or nil. Touches dlua's submodule first, because texts come with the code.
 --   print(dlua.help "nn.Conv2d")
 function help.text(name)
   name = name:gsub("^dlua%.", "")
   local submodule = name:match "^(%w+)%."
   if submodule then pcall(function() return core[submodule] end) end
-  return texts[name]
+  return texts[name] or op_text(name)
 end
 
 -- All registered names, sorted.

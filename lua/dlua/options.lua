@@ -185,6 +185,10 @@ end
 --   print(signature:help())
 function Signature:help() return self:usage() .. "\n  " .. self.doc end
 
+-- Checks one value for a parameter, as read does, and returns what to keep.
+--   signature:check("lr", 0.1)            --> 0.1
+function Signature:check(name, value) return checked(self.name, self.by_name[name], value) end
+
 local function set(self, values, parameter, value)
   if values[parameter[1]] ~= nil then core.fail("%s: %s is given twice", self.name, parameter[1]) end
   values[parameter[1]] = checked(self.name, parameter, value)

@@ -84,6 +84,10 @@ define("equal", function(x, y)
   return x:eq(y):all():item()
 end)
 
+-- Writes y's elements into x, which keeps its dtype and device; shapes must be equal. Not recorded.
+--   dlua.zeros(2):copy_(dlua.ones(2))
+methods.copy_ = core.assign
+
 -- x:float() is x:to("f32"), and so on for the other dtypes by their C names.
 --   dlua.ones(2):long().dtype                                --> i64
 for name, dtype in pairs {float = "f32", double = "f64", half = "f16", bfloat16 = "bf16", long = "i64", int = "i32",

@@ -75,18 +75,7 @@ int dlua_reduced_shape(const dlua_tensor *x, unsigned dims, bool keepdim, int64_
   return n;
 }
 
-static dlua_status refuse_repeated(const dlua_args *a, const dlua_value *dims) {
-  unsigned seen = 0;
-  for (int k = 0; k < dims->n; k++) {
-    if (seen >> dims->v[k] & 1)
-      return dlua_shape_error(a, "dimension %d is listed twice", (int)dims->v[k] + 1);
-    seen |= 1u << dims->v[k];
-  }
-  return DLUA_OK;
-}
-
 dlua_status dlua_shape_reduce(dlua_args *a) {
-  DLUA_TRY(refuse_repeated(a, &a->num[0]));
   unsigned dims = dlua_reduced_dims(a->in[0], &a->num[0]);
   int64_t size[DLUA_MAX_DIMS];
   int n = dlua_reduced_shape(a->in[0], dims, a->num[1].i != 0, size);

@@ -6,6 +6,7 @@ local dlua = require "dlua"
 local class = require "dlua.class"
 local help = require "dlua.help"
 local module = require "dlua.nn.module"
+local strict = require "dlua.strict"
 local summary = require "dlua.nn.summary"
 
 local nn = {
@@ -28,11 +29,6 @@ help.register("nn.class", "nn.class(name, parent = nn.Module)\n  Makes a module 
 help.register("nn.Parameter", "nn.Parameter(x, requires_grad = true)\n  A tensor that a module trains.")
 
 dlua.set_module_call(module.call)
+dlua.set_layer_path(module.layer_path)
 
-return setmetatable(nn, {__index = function(_, name)
-  local names = {}
-  for known in next, nn do names[#names + 1] = known end
-  table.sort(names)
-  local nearest = type(name) == "string" and dlua.nearest(name, names)
-  dlua.fail("nn.%s does not exist%s", tostring(name), nearest and (" (did you mean nn.%s?)"):format(nearest) or "")
-end})
+return strict("nn", nn)

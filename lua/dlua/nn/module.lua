@@ -40,7 +40,7 @@ end
 -- ---------------------------------------------------------------- fields
 
 -- The table a new module starts from: its own state, none of it visible to registration.
-function Module.fresh() return {training = true, _fields = {}, _buffers = {}, _hooks = false, _name = false} end
+function Module.fresh() return {training = true, _fields = {}, _buffers = {}, _hooks = false} end
 
 local function refuse_hidden(module, key, value)
   if type(value) ~= "table" or getmetatable(value) then return end
@@ -70,7 +70,6 @@ function Module:__newindex(key, value)
     fields[#fields + 1] = key
     if type(key) == "string" then fields[key] = true end
   end
-  if is_module(value) then rawset(value, "_name", tostring(key)) end
   rawset(self, key, value)
 end
 
@@ -235,9 +234,7 @@ end
 
 -- Forgets the gradients: grad becomes nil.
 --   net:zero_grad()
-function Module:zero_grad()
-  for _, p in self:named_parameters() do p.grad = nil end
-end
+function Module:zero_grad() dlua.clear_gradients(self:parameters()) end
 
 local function is_dtype(word)
   return word == "f32" or word == "f64" or word == "bf16" or word == "f16" or word == "i64" or word == "i32"
@@ -361,6 +358,22 @@ end
 
 local function pass(...) return ... end
 
+local function name_within(parent, module)
+  for name, child in parent:named_children() do
+    if child == module then return name end
+  end
+  for name, child in parent:named_modules() do
+    if child == module then return name end
+  end
+end
+
+-- The dotted path of the innermost of the modules that are running, given outermost first: what messages show.
+local function layer_path(running)
+  local parts = {}
+  for k = 2, #running do parts[#parts + 1] = name_within(running[k - 1], running[k]) end
+  return table.concat(parts, ".")
+end
+
 -- net(x): the frame of this function stays on the stack while forward runs (no tail call), because error messages read
 -- the path of layers from these frames.
 function Module:__call(...)
@@ -415,5 +428,6 @@ function Module:__tostring() return table.concat(tree(self, "", "", {}), "\n") e
 
 return {
   Module = Module, Parameter = Parameter, is_module = is_module, watching = watching, call = Module.__call,
+  layer_path = layer_path,
   shape_text = shape_text,
 }

@@ -1,0 +1,134 @@
+-- metrics.lua - figures gathered over batches: update(output, target) for each, value() at the end, reset() to begin
+-- again. Everything is weighted by sample, so a short last batch counts for what it is.
+--
+--   local accuracy = metrics.Accuracy()
+--   for x, y in batches:iter() do accuracy:update(net(x), y) end
+--   print(accuracy:value())
+local dlua = require "dlua"
+local class = require "dlua.class"
+local strict = require "dlua.strict"
+
+local metrics = {}
+
+local function shape_text(x) return "{" .. table.concat(x.shape, ",") .. "}" end
+
+local function check_classes(name, output, target)
+  local fits = output.ndim == target.ndim + 1 and output:size(1) == target:size(1)
+  if not fits then
+    dlua.fail("%s: takes scores {n,classes} and classes {n}, not %s and %s", name, shape_text(output),
+      shape_text(target))
+  end
+end
+
+-- ---------------------------------------------------------------- Mean
+
+-- A running mean of numbers, each with a weight.
+--   local mean = metrics.Mean(); mean:update(2); mean:update(5, 3); mean:value()      --> 4.25
+local Mean = class "Mean"
+metrics.Mean = Mean
+
+function Mean:init() self:reset() end
+
+-- Forgets everything.
+function Mean:reset() self.sum, self.weight = 0.0, 0 end
+
+-- Takes a number, or a tensor of one element, that stands for weight samples.
+function Mean:update(value, weight)
+  if dlua.is_tensor(value) then value = value:item() end
+  weight = weight or 1
+  self.sum, self.weight = self.sum + value * weight, self.weight + weight
+end
+
+-- The mean so far; NaN before the first update.
+function Mean:value() return self.sum / self.weight end
+
+-- ---------------------------------------------------------------- Accuracy, TopK
+
+-- The share of samples whose largest score is that of their class.
+--   local a = metrics.Accuracy(); a:update(dlua.tensor {{1, 2}, {3, 1}}, dlua.tensor({2, 2}, {dtype = "i64"}))
+--   a:value()                                                --> 0.5
+local Accuracy = class("Accuracy", Mean)
+metrics.Accuracy = Accuracy
+
+function Accuracy:update(output, target)
+  check_classes("Accuracy", output, target)
+  local count = target:numel()
+  local hits = dlua.no_grad(function() return output:argmax(2):eq(target):sum():item() end)
+  Mean.update(self, hits / count, count)
+end
+
+-- The share of samples whose class is among the k largest scores.
+--   local top5 = metrics.TopK(5)
+local TopK = class("TopK", Mean)
+metrics.TopK = TopK
+
+function TopK:init(k)
+  if math.type(k) ~= "integer" or k < 1 then dlua.fail("metrics.TopK: k must be at least 1, not %s", tostring(k)) end
+  self.k = k
+  self:reset()
+end
+
+function TopK:update(output, target)
+  check_classes("TopK", output, target)
+  if output.ndim ~= 2 or self.k > output:size(2) then
+    dlua.fail("TopK: takes scores {n,classes} with at least %d classes, not %s", self.k, shape_text(output))
+  end
+  local hits = dlua.no_grad(function()
+    local _, best = output:topk(self.k, 2)
+    return best:eq(target:unsqueeze(2)):sum():item()
+  end)
+  Mean.update(self, hits / target:numel(), target:numel())
+end
+
+-- ---------------------------------------------------------------- ConfusionMatrix
+
+-- Counts by true class (row) and predicted class (column).
+--   local matrix = metrics.ConfusionMatrix(10)
+local ConfusionMatrix = class "ConfusionMatrix"
+metrics.ConfusionMatrix = ConfusionMatrix
+
+function ConfusionMatrix:init(classes)
+  if math.type(classes) ~= "integer" or classes < 1 then
+    dlua.fail("metrics.ConfusionMatrix: classes must be at least 1, not %s", tostring(classes))
+  end
+  self.classes = classes
+  self:reset()
+end
+
+-- Forgets everything.
+function ConfusionMatrix:reset()
+  self.counts = {}
+  for k = 1, self.classes * self.classes do self.counts[k] = 0 end
+end
+
+-- Takes scores {n,classes} (or predicted classes {n}) and true classes {n}.
+function ConfusionMatrix:update(output, target)
+  local predicted = output.ndim == target.ndim and output or output:argmax(2)
+  local guesses, truths = predicted:flatten():totable(), target:flatten():totable()
+  for k, truth in ipairs(truths) do
+    local guess = guesses[k]
+    if truth < 1 or truth > self.classes or guess < 1 or guess > self.classes then
+      dlua.fail("ConfusionMatrix: class %d at position %d is outside 1..%d", math.max(truth, guess), k, self.classes)
+    end
+    local cell = (truth - 1) * self.classes + guess
+    self.counts[cell] = self.counts[cell] + 1
+  end
+end
+
+-- The counts as an i64 tensor {classes,classes}.
+function ConfusionMatrix:value()
+  return dlua.tensor(self.counts, {dtype = "i64"}):reshape(self.classes, self.classes)
+end
+
+-- For each true class the share that was recognised; NaN where it never came.
+function ConfusionMatrix:recall()
+  local shares = {}
+  for row = 1, self.classes do
+    local total = 0
+    for column = 1, self.classes do total = total + self.counts[(row - 1) * self.classes + column] end
+    shares[row] = self.counts[(row - 1) * self.classes + row] / total
+  end
+  return shares
+end
+
+return strict("metrics", metrics)

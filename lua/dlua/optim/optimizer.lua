@@ -1,0 +1,287 @@
+-- optimizer.lua - what all optimisers share: parameters in groups, state by parameter name, one fused pass per step.
+--
+--   local opt = optim.SGD(net:parameters(), {lr = 0.1, momentum = 0.9})
+--   opt:zero_grad()
+--   loss:backward()
+--   opt:step()
+--
+-- A group is a plain table that holds its parameters and all options, so `opt.groups[2].lr = 0.01` just works and the
+-- C pass reads it as it is. Groups are made by list, {{params = a}, {params = b, lr = 0.01}}, or by name:
+-- {groups = {{match = "bias$", weight_decay = 0}}} moves the parameters whose dotted name matches the Lua pattern.
+local dlua = require "dlua"
+local class = require "dlua.class"
+local formulas = require "dlua.optim.formulas"
+local options = require "dlua.options"
+
+local Optimizer = class "Optimizer"
+
+-- ---------------------------------------------------------------- groups
+
+local function is_plain(value) return type(value) == "table" and getmetatable(value) == nil end
+
+local function check_parameters(who, list)
+  if not is_plain(list) then
+    dlua.fail("%s: takes a list of parameters, such as net:parameters(), not a %s", who, type(list))
+  end
+  if #list == 0 then dlua.fail("%s: the list of parameters is empty", who) end
+  for k, p in ipairs(list) do
+    if not dlua.is_tensor(p) then dlua.fail("%s: parameters[%d] is a %s, not a tensor", who, k, type(p)) end
+  end
+end
+
+local function copied(value)
+  if not is_plain(value) then return value end
+  local copy = {}
+  for key, item in pairs(value) do copy[key] = item end
+  return copy
+end
+
+-- A group over parameters whose options are the given ones over the defaults.
+local function new_group(self, params, names, given, defaults)
+  local group = {params = params, names = names, slots = {{}, {}, {}}, steps = {}}
+  for name, value in pairs(defaults) do group[name] = copied(value) end
+  for name, value in pairs(given) do
+    if name ~= "params" and name ~= "match" then
+      if not self.signature.by_name[name] or name == "groups" or name == "guard" then
+        dlua.fail("%s: a group has no option %s", self.signature.name, tostring(name))
+      end
+      group[name] = copied(self.signature:check(name, value))
+    end
+  end
+  return group
+end
+
+local function names_of(list)
+  local names = {}
+  for k = 1, #list do names[k] = list.names and list.names[k] or tostring(k) end
+  return names
+end
+
+-- Splits one list by the patterns of groups; the first that matches takes a parameter, the rest come first.
+local function matched(self, list, patterns, defaults)
+  local who, parts = self.signature.name, {{params = {}, names = {}, given = {}}}
+  for k, given in ipairs(patterns) do
+    if not is_plain(given) or type(given.match) ~= "string" then
+      dlua.fail("%s: groups[%d] needs match, a Lua pattern for parameter names", who, k)
+    end
+    parts[k + 1] = {params = {}, names = {}, given = given}
+  end
+  for k, name in ipairs(names_of(list)) do
+    local part = parts[1]
+    for j = #parts, 2, -1 do
+      if name:find(parts[j].given.match) then part = parts[j] end
+    end
+    part.params[#part.params + 1], part.names[#part.names + 1] = list[k], name
+  end
+  for k = 2, #parts do
+    if #parts[k].params == 0 then dlua.fail("%s: no parameter matches %q", who, parts[k].given.match) end
+  end
+  local groups = {}
+  for _, part in ipairs(parts) do
+    if #part.params > 0 then
+      groups[#groups + 1] = new_group(self, part.params, part.names, part.given, defaults)
+    end
+  end
+  return groups
+end
+
+local function listed(self, list, defaults)
+  local groups = {}
+  for k, given in ipairs(list) do
+    if not is_plain(given) or given.params == nil then
+      dlua.fail("%s: group %d needs params, a list of parameters", self.signature.name, k)
+    end
+    check_parameters(self.signature.name, given.params)
+    groups[k] = new_group(self, {table.unpack(given.params)}, names_of(given.params), given, defaults)
+  end
+  return groups
+end
+
+-- Every parameter once, every name once: names that lists from different modules share get their group's number.
+local function check_unique(self, groups)
+  local names, seen = {}, {}
+  for g, group in ipairs(groups) do
+    for k, p in ipairs(group.params) do
+      local name = group.names[k]
+      if names[name] then name = ("group%d.%s"):format(g, name) end
+      if seen[p] or names[name] then
+        dlua.fail("%s: parameter %s is given twice", self.signature.name, group.names[k])
+      end
+      seen[p], names[name], group.names[k] = true, true, name
+    end
+  end
+end
+
+-- Reads (parameters, {options}); parameters is a list, or a list of groups {params = list, options…}.
+function Optimizer:init(parameters, given, ...)
+  local who = self.signature.name
+  if select("#", ...) > 0 or given ~= nil and not options.is(given) then
+    dlua.fail("%s: takes parameters and one table of options: %s", who, self.signature:usage())
+  end
+  if is_plain(parameters) and parameters.params then parameters = {parameters} end
+  local grouped = is_plain(parameters) and is_plain(parameters[1])
+  if not grouped then check_parameters(who, parameters) end
+  local values = self.signature:read(parameters, given)
+  local patterns = values.groups
+  rawset(self, "guard", values.guard)
+  values.parameters, values.groups, values.guard = nil, nil, nil
+  local groups
+  if grouped then
+    if #patterns > 0 then dlua.fail("%s: takes groups either as a list or by match, not both", who) end
+    groups = listed(self, parameters, values)
+  else
+    groups = matched(self, parameters, patterns, values)
+  end
+  check_unique(self, groups)
+  rawset(self, "groups", groups)
+  if self.check then
+    for _, group in ipairs(groups) do self.check(group) end
+  end
+end
+
+-- ---------------------------------------------------------------- steps
+
+-- One step by the formulas in Lua, for parameters that the fused pass does not take.
+local function step_in_lua(self, group)
+  for k, p in ipairs(group.params) do
+    local d = p.grad
+    if d then
+      if group.maximize then d = -d end
+      if group.weight_decay ~= 0 then
+        if group.decoupled then
+          p:copy_(p * (1 - group.lr * group.weight_decay))
+        else
+          d = d + p * group.weight_decay
+        end
+      end
+      local function slot(n)
+        if not group.slots[n][k] then
+          group.slots[n][k] = dlua.full_like(p:detach(), group.initial_accumulator_value or 0)
+        end
+        return group.slots[n][k]
+      end
+      local step = (group.steps[k] or 0) + 1
+      p:copy_(p - formulas[self.rule](d, slot, group, step))
+      group.steps[k] = step
+    end
+  end
+end
+
+-- Changes every parameter that has a gradient. With guard (the default) a gradient that is not finite raises and names
+-- the parameter before anything is changed.
+--   opt:step()
+function Optimizer:step()
+  if self.guard then
+    for _, group in ipairs(self.groups) do
+      local bad = dlua.find_bad_gradient(group.params)
+      if bad then
+        dlua.fail("%s: the gradient of %s is not finite, nothing was changed (guard = false steps anyway)",
+          getmetatable(self).__name, group.names[bad])
+      end
+    end
+  end
+  for _, group in ipairs(self.groups) do
+    if not dlua.optim_step(self.rule, group) then dlua.no_grad(function() step_in_lua(self, group) end) end
+  end
+end
+
+-- Forgets the gradients: grad becomes nil.
+--   opt:zero_grad()
+function Optimizer:zero_grad()
+  for _, group in ipairs(self.groups) do dlua.clear_gradients(group.params) end
+end
+
+-- ---------------------------------------------------------------- state
+
+local function is_option(self, name)
+  return self.signature.by_name[name] ~= nil and name ~= "parameters" and name ~= "groups" and name ~= "guard"
+end
+
+-- Everything a checkpoint needs: {state = {name = {step =, state tensors…}}, groups = {{options…, names =}}}.
+--   local saved = opt:state_dict()
+function Optimizer:state_dict()
+  local saved = {state = {}, groups = {}}
+  for g, group in ipairs(self.groups) do
+    saved.groups[g] = {names = copied(group.names), initial_lr = group.initial_lr}
+    for name in pairs(self.signature.by_name) do
+      if is_option(self, name) then saved.groups[g][name] = copied(group[name]) end
+    end
+    for k, name in ipairs(group.names) do
+      if group.steps[k] then
+        local state = {step = group.steps[k]}
+        for j, slot in ipairs(self.slots) do
+          state[slot] = group.slots[j][k] and group.slots[j][k]:clone()
+        end
+        saved.state[name] = state
+      end
+    end
+  end
+  return saved
+end
+
+local function check_saved(self, saved)
+  local who = "load_state_dict"
+  if type(saved) ~= "table" or type(saved.groups) ~= "table" or #saved.groups ~= #self.groups then
+    dlua.fail("%s: %d groups here but %d in the table", who, #self.groups, #((saved or {}).groups or {}))
+  end
+  for g, group in ipairs(self.groups) do
+    local here, there = table.concat(group.names, ", "), table.concat(saved.groups[g].names, ", ")
+    if here ~= there then
+      dlua.fail("%s: group %d has the parameters %s here but %s in the table", who, g, here, there)
+    end
+  end
+end
+
+-- Takes over a table from state_dict of an optimiser over parameters with the same names.
+--   opt:load_state_dict(saved)
+function Optimizer:load_state_dict(saved)
+  check_saved(self, saved)
+  for g, group in ipairs(self.groups) do
+    for name, value in pairs(saved.groups[g]) do
+      if name ~= "names" then group[name] = copied(value) end
+    end
+    for k, name in ipairs(group.names) do
+      local state = saved.state[name] or {}
+      group.steps[k] = state.step
+      for j, slot in ipairs(self.slots) do
+        group.slots[j][k] = state[slot] and state[slot]:to(group.params[k].device):clone()
+      end
+    end
+  end
+end
+
+-- ---------------------------------------------------------------- making optimisers
+
+-- opt.lr and the other options read group 1.
+local function read_option(class_)
+  return function(self, name)
+    local method = class_[name]
+    if method ~= nil then return method end
+    if is_option(class_, name) then return rawget(self, "groups")[1][name] end
+  end
+end
+
+-- opt.lr = 0.1 sets all groups.
+local function write_option(self, name, value)
+  if not is_option(self, name) then return rawset(self, name, value) end
+  value = self.signature:check(name, value)
+  for _, group in ipairs(self.groups) do group[name] = copied(value) end
+end
+
+-- An optimiser class from its description: a signature's, plus rule (the fused pass), slots (names of its state) and
+-- check (a function that refuses options that do not go together).
+local function optimizer(description)
+  local new = class(description[1], Optimizer)
+  local parameters = {"optim." .. description[1], {"parameters", "table"}, doc = description.doc}
+  for k = 2, #description do parameters[k + 1] = description[k] end
+  parameters[#parameters + 1] = {"maximize", "boolean", false}
+  parameters[#parameters + 1] = {"guard", "boolean", true}
+  parameters[#parameters + 1] = {"groups", "table", {}}
+  new.signature = options.signature(parameters)
+  new.rule, new.slots, new.check = description.rule, description.slots, description.check
+  new.doc = new.signature:help()
+  new.__index, new.__newindex = read_option(new), write_option
+  return new
+end
+
+return optimizer

@@ -1,0 +1,135 @@
+-- fit.lua - the usual loop, for when there is nothing unusual about it.
+--
+-- It is the loop of the README with callbacks: nothing here is hidden from a loop of one's own. A callback is a
+-- function(event, state) or an object with methods named by events: train_begin, epoch_begin, batch_end, epoch_end,
+-- train_end. state holds net, optimizer, epoch, batch, loss, history and, at an epoch's end, every figure by name; a
+-- callback ends training by state.stop = true.
+local dlua = require "dlua"
+local evaluation = require "dlua.train.evaluate"
+local metrics = require "dlua.metrics"
+local nn = require "dlua.nn"
+local options = require "dlua.options"
+local Progress = require "dlua.train.progress"
+
+local signature = options.signature {
+  "train.fit", {"net", "any"}, {"optimizer", "any"}, {"loss", "function"}, {"train", "any"},
+  {"val", "any", optional = true}, {"epochs", "count"}, {"metrics", "table", {}}, {"schedule", "any", optional = true},
+  {"schedule_every", {"step", "epoch"}, "step"}, {"callbacks", "table", {}}, {"clip_norm", "positive", optional = true},
+  {"guard", "boolean", true}, {"progress", "boolean", true},
+  doc = "Trains net for epochs passes over the loader train and returns the history: a list of figures per epoch "
+    .. "for loss, every metric, lr and, with val, val_loss and val_<metric>.",
+}
+
+local function check(o)
+  if not nn.is_module(o.net) then dlua.fail("train.fit: net must be a module, not a %s", type(o.net)) end
+  for k, callback in ipairs(o.callbacks) do
+    if type(callback) ~= "function" and type(callback) ~= "table" then
+      dlua.fail("train.fit: callbacks[%d] must be a function or an object, not a %s", k, type(callback))
+    end
+  end
+  for name in pairs(o.metrics) do
+    if name == "loss" or name == "lr" then dlua.fail("train.fit: a metric cannot be named %s", name) end
+  end
+end
+
+local function tell(o, event, state)
+  for _, callback in ipairs(o.callbacks) do
+    if type(callback) == "function" then
+      callback(event, state)
+    elseif callback[event] then
+      callback[event](callback, state)
+    end
+  end
+end
+
+local function raise_not_finite(o, state, inputs, value)
+  local culprit = nn.first_not_finite(o.net, inputs)
+  local where = culprit and "first not finite: the output of " .. culprit or "all layers give finite outputs"
+  dlua.fail("train.fit: the loss is %s in epoch %d, batch %d; %s (guard = false goes on)", tostring(value), state.epoch,
+    state.batch, where)
+end
+
+-- One forward and backward pass and one step; returns the output and the loss as a number.
+local function train_batch(o, state, batch)
+  local count, target = evaluation.inputs_and_target(batch)
+  local inputs = {table.unpack(batch, 1, count)}
+  local output = o.net(table.unpack(inputs))
+  local loss = o.loss(output, target)
+  local value = loss:item()
+  if o.guard and (value ~= value or value == math.huge or value == -math.huge) then
+    raise_not_finite(o, state, inputs, value)
+  end
+  o.optimizer:zero_grad()
+  loss:backward()
+  if o.clip_norm then nn.clip_grad_norm_(o.net:parameters(), o.clip_norm) end
+  o.optimizer:step()
+  if o.schedule and o.schedule_every == "step" then o.schedule:step() end
+  return output, value, target
+end
+
+local function train_epoch(o, state, gathered, progress)
+  local mean = metrics.Mean()
+  o.net:train()
+  state.batch = 0
+  for batch in evaluation.each_batch(o.train) do
+    state.batch = state.batch + 1
+    local output, value, target = train_batch(o, state, batch)
+    state.loss = value
+    mean:update(value, #target)
+    for _, gatherer in pairs(gathered) do gatherer:update(output:detach(), target) end
+    if progress then progress:step {loss = mean:value(), lr = o.optimizer.lr} end
+    tell(o, "batch_end", state)
+    if state.stop then break end
+  end
+  return mean:value()
+end
+
+-- A schedule that follows a result gets the figure it should watch.
+local function step_schedule(o, figures)
+  if not o.schedule or o.schedule_every ~= "epoch" then return end
+  if o.schedule.mode then o.schedule:step(figures.val_loss or figures.loss) else o.schedule:step() end
+end
+
+local function figures_of(o, loss, gathered)
+  local figures = {loss = loss, lr = o.optimizer.lr}
+  for name, gatherer in pairs(gathered) do figures[name] = gatherer:value() end
+  if o.val then
+    local asked = {loss = o.loss}
+    for name, metric in pairs(o.metrics) do asked[name] = metric end
+    for name, value in pairs(evaluation.evaluate(o.net, o.val, asked)) do figures["val_" .. name] = value end
+  end
+  return figures
+end
+
+local function record(state, figures)
+  for name, value in pairs(figures) do
+    state[name] = value
+    state.history[name] = state.history[name] or {}
+    table.insert(state.history[name], value)
+  end
+end
+
+-- Trains a net and returns the history, {loss = {…}, val_loss = {…}, …}, one number per epoch.
+--   local history = train.fit {net = net, optimizer = opt, loss = nn.MSELoss(), train = batches, epochs = 3}
+local function fit(...)
+  local o = signature:read(...)
+  check(o)
+  local state = {net = o.net, optimizer = o.optimizer, epochs = o.epochs, history = {}, stop = false}
+  tell(o, "train_begin", state)
+  for epoch = 1, o.epochs do
+    state.epoch = epoch
+    tell(o, "epoch_begin", state)
+    local progress = o.progress and Progress(#o.train, ("epoch %d/%d"):format(epoch, o.epochs))
+    local gathered = evaluation.gatherers("train.fit", o.metrics)
+    local figures = figures_of(o, train_epoch(o, state, gathered, progress), gathered)
+    record(state, figures)
+    if progress then progress:finish(figures) end
+    step_schedule(o, figures)
+    tell(o, "epoch_end", state)
+    if state.stop then break end
+  end
+  tell(o, "train_end", state)
+  return state.history
+end
+
+return fit

@@ -1,0 +1,250 @@
+// dataset.c - sources, views and their statistics. Refused: a Lua table per example; 60 000 of them
+// make every collection slow.
+#include "dataset.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io_png.h"
+#include "parallel.h"
+
+// ---------------------------------------------------------------- sources
+
+dlua_status dlua_source_new(int64_t count, dlua_source **source) {
+  dlua_source *s = dlua_new(sizeof *s);
+  if (!s) return DLUA_NO_MEMORY;
+  atomic_init(&s->refs, 1);
+  s->count = count;
+  s->keep_limit = (size_t)4 << 30;
+  *source = s;
+  return DLUA_OK;
+}
+
+static size_t kept_bytes(const dlua_source *s, int64_t h, int64_t w) {
+  return sizeof(dlua_kept) + (size_t)(s->channels * h * w);
+}
+
+static void free_slots(dlua_source *s) {
+  for (int64_t i = 0; s->slots && i < s->count; i++) {
+    dlua_kept *kept = atomic_load(&s->slots[i].kept);
+    if (kept) dlua_free(dlua_cpu(), kept, kept_bytes(s, kept->h, kept->w));
+    free(s->slots[i].path);
+  }
+  dlua_delete(s->slots, (size_t)s->count * sizeof *s->slots);
+}
+
+void dlua_source_release(dlua_source *s) {
+  if (!s || atomic_fetch_sub(&s->refs, 1) > 1) return;
+  if (s->slots) free_slots(s);
+  for (int k = 0; k < s->nfields; k++) dlua_tensor_release(s->field[k].rows);
+  dlua_bytes_free(&s->block);
+  for (int k = 0; k < s->nclasses; k++) free(s->classes[k]);
+  free(s->classes);
+  dlua_delete(s, sizeof *s);
+}
+
+dlua_status dlua_source_classes(dlua_source *s, int n, const char *const *names) {
+  s->classes = calloc((size_t)(n > 0 ? n : 1), sizeof *s->classes);
+  for (int k = 0; s->classes && k < n; k++) {
+    s->classes[k] = strdup(names[k]);
+    if (!s->classes[k]) break;
+    s->nclasses = k + 1;
+  }
+  return s->nclasses == n ? DLUA_OK : dlua_fail(DLUA_NO_MEMORY, "data: out of memory");
+}
+
+// ---------------------------------------------------------------- views
+
+dlua_status dlua_dataset_new(dlua_source *source, dlua_dataset **dataset) {
+  dlua_dataset *d = dlua_new(sizeof *d);
+  if (!d) {
+    dlua_source_release(source);
+    return DLUA_NO_MEMORY;
+  }
+  d->source = source, d->count = source->count;
+  *dataset = d;
+  return DLUA_OK;
+}
+
+dlua_status dlua_dataset_tensors(int n, dlua_tensor *const *tensors, dlua_dataset **dataset) {
+  dlua_source *s = NULL;
+  for (int k = 0; k < n; k++) {
+    if (tensors[k]->ndim == 0 || tensors[k]->size[0] != tensors[0]->size[0]) {
+      return dlua_fail(DLUA_BAD_ARGUMENT,
+                       "TensorDataset: dimension 1 must be the same in all tensors (tensor 1 %s, "
+                       "tensor %d %s)",
+                       dlua_shape_text(tensors[0]), k + 1, dlua_shape_text(tensors[k]));
+    }
+  }
+  DLUA_TRY(dlua_source_new(tensors[0]->size[0], &s));
+  for (int k = 0; k < n; k++) {
+    dlua_tensor *host = NULL;
+    dlua_status status = dlua_to_device(tensors[k], dlua_cpu(), &host);
+    if (status == DLUA_OK) status = dlua_contiguous(host, &s->field[k].rows);
+    dlua_tensor_release(host);
+    if (status != DLUA_OK) {
+      dlua_source_release(s);
+      return status;
+    }
+    s->nfields = k + 1;
+  }
+  return dlua_dataset_new(s, dataset);
+}
+
+dlua_status dlua_dataset_subset(const dlua_dataset *dataset, const int64_t *index, int64_t count,
+                                dlua_dataset **subset) {
+  for (int64_t k = 0; k < count; k++) {
+    if (index[k] < 1 || index[k] > dataset->count) {
+      return dlua_fail(DLUA_BAD_ARGUMENT,
+                       "data.subset: index %lld at position %lld is outside 1..%lld",
+                       (long long)index[k], (long long)k + 1, (long long)dataset->count);
+    }
+  }
+  dlua_dataset *d = dlua_new(sizeof *d);
+  if (!d) return DLUA_NO_MEMORY;
+  d->index = dlua_new((size_t)(count > 0 ? count : 1) * sizeof *d->index);
+  if (!d->index) {
+    dlua_delete(d, sizeof *d);
+    return DLUA_NO_MEMORY;
+  }
+  for (int64_t k = 0; k < count; k++) d->index[k] = dlua_dataset_row(dataset, index[k] - 1);
+  d->source = dataset->source, d->count = count;
+  atomic_fetch_add(&d->source->refs, 1);
+  *subset = d;
+  return DLUA_OK;
+}
+
+void dlua_dataset_release(dlua_dataset *d) {
+  if (!d) return;
+  if (d->index) dlua_delete(d->index, (size_t)(d->count > 0 ? d->count : 1) * sizeof *d->index);
+  dlua_source_release(d->source);
+  dlua_delete(d, sizeof *d);
+}
+
+// ---------------------------------------------------------------- pictures
+
+void dlua_decoder_free(dlua_decoder *decoder) {
+  dlua_bytes_free(&decoder->file);
+  dlua_bytes_free(&decoder->rows);
+  dlua_bytes_free(&decoder->pixels);
+}
+
+// Decodes a file into the decoder's own pixels.
+static dlua_status decode(const dlua_source *s, const char *path, dlua_decoder *decoder,
+                          dlua_picture *picture) {
+  dlua_png png;
+  DLUA_TRY(dlua_file_read(path, (size_t)1 << 30, &decoder->file));
+  DLUA_TRY(dlua_png_open(&png, path, decoder->file.data, decoder->file.size, s->channels, false));
+  *picture = (dlua_picture){.dtype = DLUA_U8, .c = png.channels, .h = png.height, .w = png.width};
+  dlua_status status = dlua_bytes_reserve(&decoder->pixels, (size_t)dlua_picture_count(picture));
+  if (status == DLUA_OK) status = dlua_png_read(&png, decoder->pixels.data, &decoder->rows);
+  dlua_png_close(&png);
+  picture->data = decoder->pixels.data;
+  return status;
+}
+
+// Keeps a copy of a decoded picture for later epochs, unless that would pass the limit. When two
+// threads decode the same picture, the slower one's copy is dropped.
+static dlua_status keep(dlua_source *s, dlua_slot *slot, dlua_picture *picture) {
+  size_t bytes = kept_bytes(s, picture->h, picture->w);
+  dlua_kept *copy = NULL, *other = NULL;
+  if (atomic_fetch_add(&s->kept, bytes) + bytes > s->keep_limit) {
+    atomic_fetch_sub(&s->kept, bytes);
+    return DLUA_OK;
+  }
+  dlua_status status = dlua_alloc(dlua_cpu(), bytes, (void **)&copy);
+  if (status == DLUA_OK) {
+    copy->h = picture->h, copy->w = picture->w;
+    memcpy(copy->pixels, picture->data, (size_t)dlua_picture_count(picture));
+    if (atomic_compare_exchange_strong(&slot->kept, &other, copy)) {
+      picture->data = copy->pixels;
+      return DLUA_OK;
+    }
+    dlua_free(dlua_cpu(), copy, bytes);
+  }
+  atomic_fetch_sub(&s->kept, bytes);
+  return status;
+}
+
+dlua_status dlua_dataset_picture(const dlua_dataset *dataset, int64_t i, dlua_decoder *decoder,
+                                 dlua_picture *picture) {
+  dlua_source *s = dataset->source;
+  int64_t row = dlua_dataset_row(dataset, i);
+  if (!s->slots) {
+    const uint8_t *data = s->block.data + s->first + (size_t)row * s->spacing;
+    *picture =
+        (dlua_picture){.dtype = DLUA_U8, .c = s->channels, .h = s->h, .w = s->w, .data = data};
+    return DLUA_OK;
+  }
+  dlua_slot *slot = &s->slots[row];
+  const dlua_kept *kept = atomic_load(&slot->kept);
+  if (kept) {
+    *picture = (dlua_picture){
+        .dtype = DLUA_U8, .c = s->channels, .h = kept->h, .w = kept->w, .data = kept->pixels};
+    return DLUA_OK;
+  }
+  DLUA_TRY(decode(s, slot->path, decoder, picture));
+  return keep(s, slot, picture);
+}
+
+// ---------------------------------------------------------------- statistics
+
+typedef struct sums {
+  const dlua_dataset *dataset;
+  pthread_mutex_t lock;
+  uint64_t sum[4], squares[4], pixels;
+  dlua_status status;
+  char message[512];
+} sums;
+
+static void add_picture(const dlua_picture *p, uint64_t *sum, uint64_t *squares) {
+  int64_t plane = p->h * p->w;
+  for (int64_t c = 0; c < p->c; c++) {
+    const uint8_t *data = (const uint8_t *)p->data + c * plane;
+    for (int64_t from = 0; from < plane; from += 1 << 15) { // 2^15 squares fit 32 bits
+      int64_t to = from + (1 << 15) < plane ? from + (1 << 15) : plane;
+      uint32_t total = 0, square = 0;
+      for (int64_t k = from; k < to; k++) {
+        uint32_t v = data[k];
+        total += v, square += v * v;
+      }
+      sum[c] += total, squares[c] += square;
+    }
+  }
+}
+
+static void sum_slice(void *context, int64_t from, int64_t to) {
+  sums *all = context;
+  dlua_decoder decoder = {0};
+  uint64_t sum[4] = {0}, squares[4] = {0}, pixels = 0;
+  dlua_status status = DLUA_OK;
+  for (int64_t i = from; i < to && status == DLUA_OK; i++) {
+    dlua_picture picture;
+    status = dlua_dataset_picture(all->dataset, i, &decoder, &picture);
+    if (status != DLUA_OK) break;
+    add_picture(&picture, sum, squares);
+    pixels += (uint64_t)(picture.h * picture.w);
+  }
+  dlua_decoder_free(&decoder);
+  pthread_mutex_lock(&all->lock);
+  for (int c = 0; c < 4; c++) all->sum[c] += sum[c], all->squares[c] += squares[c];
+  all->pixels += pixels;
+  if (status != DLUA_OK && all->status == DLUA_OK) {
+    all->status = status;
+    strncpy(all->message, dlua_message(), sizeof all->message - 1);
+  }
+  pthread_mutex_unlock(&all->lock);
+}
+
+dlua_status dlua_dataset_statistics(const dlua_dataset *dataset, double *mean, double *std) {
+  sums all = {.dataset = dataset, .lock = PTHREAD_MUTEX_INITIALIZER};
+  dlua_parallel(dataset->count, 1e4, sum_slice, &all);
+  if (all.status != DLUA_OK) return dlua_fail(all.status, "%s", all.message);
+  for (int c = 0; c < dataset->source->channels; c++) {
+    double n = all.pixels > 0 ? (double)all.pixels : 1, m = (double)all.sum[c] / n;
+    double variance = (double)all.squares[c] / n - m * m;
+    mean[c] = m / 255, std[c] = sqrt(variance > 0 ? variance : 0) / 255;
+  }
+  return DLUA_OK;
+}

@@ -1,0 +1,91 @@
+// layout.c - moving activations between strided and blocked storage: for every image and block of
+// channels, a transposition of block rows of pixels into pixels of block channels.
+//
+// Refused: blocks with padding lanes (they would have to stay zero through every op), and direct
+// conversion between the two blocked layouts, which one process never mixes.
+#include "layout.h"
+
+#include <string.h>
+
+#include "isa.h"
+#include "parallel.h"
+
+dlua_layout dlua_layout_for(const dlua_args *a, int64_t channels) {
+  if (a->device != dlua_cpu() || a->spec[0].dtype != DLUA_F32 || dlua_reference_mode())
+    return DLUA_STRIDED;
+  dlua_layout layout = dlua_isa() == DLUA_AVX512 ? DLUA_NCHW16C
+                       : dlua_isa() == DLUA_AVX2 ? DLUA_NCHW8C
+                                                 : DLUA_STRIDED;
+  int64_t block = dlua_layout_block(layout);
+  return block && channels > 0 && channels % block == 0 ? layout : DLUA_STRIDED;
+}
+
+typedef struct turn {
+  float *strided, *blocked;
+  int64_t block, blocks, h, w; // blocks: per image
+  int64_t sn, sc, sh, sw;      // strides of the strided side
+} turn;
+
+// One row of w pixels into w groups of block channels.
+static void pack_row(const turn *t, float *blocked, const float *x) {
+  if (t->sc == 1) {
+    for (int64_t p = 0; p < t->w; p++, x += t->sw, blocked += t->block)
+      memcpy(blocked, x, (size_t)t->block * sizeof *x);
+    return;
+  }
+  for (int64_t p = 0; p < t->w; p++, x += t->sw, blocked += t->block)
+    for (int64_t c = 0; c < t->block; c++) blocked[c] = x[c * t->sc];
+}
+
+static void unpack_row(const turn *t, float *x, const float *blocked) {
+  if (t->sc == 1) {
+    for (int64_t p = 0; p < t->w; p++, x += t->sw, blocked += t->block)
+      memcpy(x, blocked, (size_t)t->block * sizeof *x);
+    return;
+  }
+  for (int64_t c = 0; c < t->block; c++)
+    for (int64_t p = 0; p < t->w; p++) x[c * t->sc + p * t->sw] = blocked[p * t->block + c];
+}
+
+static float *place(const turn *t, int64_t k) {
+  return t->strided + k / t->blocks * t->sn + k % t->blocks * t->block * t->sc;
+}
+
+static void pack(void *context, int64_t from, int64_t to) {
+  const turn *t = context;
+  for (int64_t k = from; k < to; k++)
+    for (int64_t i = 0; i < t->h; i++)
+      pack_row(t, t->blocked + (k * t->h + i) * t->w * t->block, place(t, k) + i * t->sh);
+}
+
+static void unpack(void *context, int64_t from, int64_t to) {
+  const turn *t = context;
+  for (int64_t k = from; k < to; k++)
+    for (int64_t i = 0; i < t->h; i++)
+      unpack_row(t, place(t, k) + i * t->sh, t->blocked + (k * t->h + i) * t->w * t->block);
+}
+
+dlua_status dlua_reorder(dlua_tensor *dst, const dlua_tensor *src) {
+  if (dst->layout == src->layout) {
+    if (dst->layout == DLUA_STRIDED) return dlua_copy(dst, src);
+    memcpy(dlua_f32(dst), dlua_f32(src), (size_t)dlua_numel(src) * sizeof(float));
+    return DLUA_OK;
+  }
+  bool packs = dst->layout != DLUA_STRIDED;
+  const dlua_tensor *strided = packs ? src : dst, *blocked = packs ? dst : src;
+  int64_t block = dlua_layout_block((dlua_layout)blocked->layout), h = src->size[2],
+          w = src->size[3], sh = strided->stride[2], sw = strided->stride[3];
+  if (sh == w * sw || h == 1) w *= h, h = 1;
+  turn t = {.strided = dlua_f32(strided),
+            .blocked = dlua_f32(blocked),
+            .block = block,
+            .blocks = src->size[1] / block,
+            .h = h,
+            .w = w,
+            .sn = strided->stride[0],
+            .sc = strided->stride[1],
+            .sh = sh,
+            .sw = sw};
+  dlua_parallel(src->size[0] * t.blocks, (double)(block * h * w), packs ? pack : unpack, &t);
+  return DLUA_OK;
+}

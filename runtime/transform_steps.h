@@ -1,0 +1,36 @@
+// transform_steps.h - what the files that make up the transforms share.
+#ifndef DLUA_TRANSFORM_STEPS_H
+#define DLUA_TRANSFORM_STEPS_H
+
+#include "rng.h"
+#include "transform.h"
+
+// One step at work: reads in, and either points out.data at its result or leaves out as in.
+typedef struct dlua_step {
+  const dlua_transform *t;
+  dlua_picture in, out;
+  dlua_bytes *room; // for out
+  dlua_bytes *work; // for what only this step needs
+  uint64_t key, sample, high;
+  uint32_t block; // of the draws of this step
+  int lane;
+  dlua_block bits;
+} dlua_step;
+
+// A uniform number in [0,1) and one in [lo,hi); one of 0..n-1.
+double dlua_step_unit(dlua_step *s);
+double dlua_step_between(dlua_step *s, double lo, double hi);
+int64_t dlua_step_below(dlua_step *s, int64_t n);
+// Makes out a picture of this size in room and gives its data; NULL when memory ran out.
+void *dlua_step_make(dlua_step *s, dlua_dtype dtype, int64_t c, int64_t h, int64_t w);
+static inline size_t dlua_step_bytes(const dlua_picture *p) {
+  return (size_t)dlua_picture_count(p) * dlua_dtype_size(p->dtype);
+}
+
+// transform_geometry.c
+dlua_status dlua_step_resize(dlua_step *s);
+dlua_status dlua_step_affine(dlua_step *s);
+// transform_color.c
+dlua_status dlua_step_color(dlua_step *s);
+
+#endif
