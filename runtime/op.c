@@ -264,7 +264,7 @@ static dlua_status convert_index(frame *f, int k) {
 
 static dlua_status convert_dtypes(frame *f) {
   dlua_args *a = f->a;
-  dlua_dtype dtype;
+  dlua_dtype dtype = DLUA_F32;
   DLUA_TRY(rule_dtype(f, &dtype));
   f->narrow = DLUA_F32;
   bool half = dtype == DLUA_BF16 || dtype == DLUA_F16;

@@ -6,18 +6,18 @@
 
 #include <string.h>
 
+#include "../isa.h"
 #include "../layout.h"
 #include "../norm.h"
 #include "../parallel.h"
-#include "../simd.h"
 
 enum { LANES = DLUA_NORM_LANES, SHORTEST = 8 };
 
 static const dlua_norm_kernels *kernels(void) {
-  switch (dlua_isa_chosen()) {
+  switch (dlua_isa()) {
 #ifdef __x86_64__
-  case DLUA_ISA_AVX512: return &dlua_norm_avx512;
-  case DLUA_ISA_AVX2: return &dlua_norm_avx2;
+  case DLUA_AVX512: return &dlua_norm_avx512;
+  case DLUA_AVX2: return &dlua_norm_avx2;
 #endif
   default: return &dlua_norm_base;
   }
