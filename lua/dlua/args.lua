@@ -46,7 +46,8 @@ local function add_option(parser, name, entry)
   local help = entry.help or ""
   if default ~= nil then help = ("%s (default: %s)"):format(help, tostring(default)) end
   local option = parser:option(flags_of("--", name), help):target(name)
-  option:convert(converters[math.type(default) or ""])
+  local convert = converters[math.type(default) or "text"]
+  if convert then option:convert(convert) end
   option:argname("<" .. (math.type(default) and "number" or type(default) == "string" and "text" or "value") .. ">")
   if entry.choices then option:choices(entry.choices) end
 end
