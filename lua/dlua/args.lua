@@ -75,6 +75,7 @@ end
 
 -- Reads the script's arguments (or the list given) by a description and returns a table of values. Wrong arguments end
 -- a script with a usage message; with a list given they raise.
+--   local args = dlua.args({{"epochs", default = 30, help = "passes over the data"}}, {"--epochs", "5"})
 local function args(description, given)
   local ok, argparse = pcall(require, "argparse")
   if not ok then dlua.fail("dlua.args: needs lua-argparse (package lua-argparse)") end
