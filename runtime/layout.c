@@ -89,3 +89,15 @@ dlua_status dlua_reorder(dlua_tensor *dst, const dlua_tensor *src) {
   dlua_parallel(src->size[0] * t.blocks, (double)(block * h * w), packs ? pack : unpack, &t);
   return DLUA_OK;
 }
+
+dlua_status dlua_in_layout(dlua_tensor *x, dlua_layout layout, dlua_tensor **result) {
+  if (layout == DLUA_STRIDED) return dlua_contiguous(x, result);
+  if (x->layout == layout) return *result = dlua_tensor_retain(x), DLUA_OK;
+  dlua_tensor *y = NULL;
+  DLUA_TRY(dlua_tensor_new(&y, (dlua_dtype)x->dtype, x->ndim, x->size, dlua_device_of(x)));
+  y->layout = (uint8_t)layout;
+  dlua_status status = dlua_reorder(y, x);
+  if (status != DLUA_OK) return dlua_tensor_release(y), status;
+  *result = y;
+  return DLUA_OK;
+}
