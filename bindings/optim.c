@@ -5,10 +5,9 @@
 // box is made per gradient, and a step of a small net costs little more than its table reads. What
 // an option may be is checked in Lua, once, when the optimiser is made.
 #include <math.h>
-#include <string.h>
 
 #include "../runtime/optim.h"
-#include "bind.h"
+#include "value.h"
 
 // ---------------------------------------------------------------- lists of tensors
 
@@ -42,6 +41,7 @@ static int clip_grad_norm(lua_State *L) {
   int n;
   dlua_tensor **list = list_of(L, 1, "clip_grad_norm_: parameters", &n);
   double max_norm = luaL_checknumber(L, 2), norm = 0;
+  dlua_bind_enter(L);
   n = gradients_of(n, list, NULL);
   dlua_bind_check(L, dlua_global_norm(n, list, luaL_checknumber(L, 3), &norm));
   double factor = max_norm / (norm + 1e-6);
@@ -162,6 +162,7 @@ static int optim_step(lua_State *L) {
   int rule = luaL_checkoption(L, 1, NULL, rules), n, count = 0;
   luaL_checktype(L, 2, LUA_TTABLE);
   lua_settop(L, 2);
+  dlua_bind_enter(L);
   dlua_optim o = read_options(L, rule, 2);
   double start = rule == DLUA_ADAGRAD ? number(L, 2, "initial_accumulator_value") : 0;
   lua_getfield(L, 2, "params");                           // 3

@@ -2,7 +2,8 @@
 // kernels that run them.
 //
 //   DLUA_FLOAT_ROWS1(exp, exp(x))               // rows exp_f32 and exp_f64; num[] is in scope
-//   DLUA_FLOAT_KERNELS(exp, 10)                 // kernels exp_cpu, and exp_fast where simd.h has it
+//   DLUA_FLOAT_KERNELS(exp, 10)                 // kernels exp_cpu, and exp_fast where simd.h has
+//   it
 #ifndef DLUA_OPS_POINTWISE_H
 #define DLUA_OPS_POINTWISE_H
 

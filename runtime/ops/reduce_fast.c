@@ -7,27 +7,20 @@
 #include "reduce_fast.h"
 
 #include "../fold.h"
+#include "../isa.h"
 #include "../parallel.h"
 #include "reduce.h"
 
 enum { PIECE = 1 << 14, COLUMNS = 1 << 10 };
 
-static const dlua_fold_kernels *pick(void) {
-#if defined(__x86_64__)
-  extern const dlua_fold_kernels dlua_fold_avx512, dlua_fold_avx2;
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-    return &dlua_fold_avx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &dlua_fold_avx2;
-#endif
-  extern const dlua_fold_kernels dlua_fold_base;
-  return &dlua_fold_base;
-}
+extern const dlua_fold_kernels dlua_fold_base, dlua_fold_avx2, dlua_fold_avx512;
 
 const dlua_fold_kernels *dlua_fold_simd(void) {
-  static const dlua_fold_kernels *chosen; // every thread would choose the same
-  if (!chosen) chosen = pick();
-  return chosen;
+#ifdef __x86_64__
+  if (dlua_isa() == DLUA_AVX512) return &dlua_fold_avx512;
+  if (dlua_isa() == DLUA_AVX2) return &dlua_fold_avx2;
+#endif
+  return &dlua_fold_base;
 }
 
 // ---------------------------------------------------------------- rows
