@@ -7,15 +7,15 @@
 
 #include <string.h>
 
+#include "isa.h"
 #include "parallel.h"
-#include "simd.h"
 
 dlua_layout dlua_layout_for(const dlua_args *a, int64_t channels) {
   if (a->device != dlua_cpu() || a->spec[0].dtype != DLUA_F32 || dlua_reference_mode())
     return DLUA_STRIDED;
-  dlua_layout layout = dlua_isa_chosen() == DLUA_ISA_AVX512 ? DLUA_NCHW16C
-                       : dlua_isa_chosen() == DLUA_ISA_AVX2 ? DLUA_NCHW8C
-                                                            : DLUA_STRIDED;
+  dlua_layout layout = dlua_isa() == DLUA_AVX512 ? DLUA_NCHW16C
+                       : dlua_isa() == DLUA_AVX2 ? DLUA_NCHW8C
+                                                 : DLUA_STRIDED;
   int64_t block = dlua_layout_block(layout);
   return block && channels > 0 && channels % block == 0 ? layout : DLUA_STRIDED;
 }
