@@ -11,8 +11,8 @@ typedef struct dlua_fold_kernels {
   void (*add_rows)(double *sums, const float *x, int64_t rows, int64_t stride, int64_t n);
   float (*max)(const float *x, int64_t n); // n > 0; nan when there is one
   float (*min)(const float *x, int64_t n);
-  // log(sum(exp(x))), n > 0.
-  double (*log_sum_exp)(const float *x, int64_t n);
+  // The largest x into top, the result is log(sum(exp(x - top))); n > 0.
+  double (*log_sum_exp)(const float *x, int64_t n, float *top);
   // y = scale * softmax(x); y may be x.
   void (*softmax)(float *y, const float *x, int64_t n, float scale);
   void (*log_softmax)(float *y, const float *x, int64_t n);

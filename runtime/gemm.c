@@ -3,9 +3,9 @@
 // unit stride per matrix; so the smallest and the odd ones are ours, and f64 is, which it lacks.
 #include "gemm.h"
 
-#include "isa.h"
 #include "onednn.h"
 #include "parallel.h"
+#include "simd.h"
 
 extern const dlua_gemm_kernels dlua_gemm_kernels_base;
 #ifdef __x86_64__
@@ -14,8 +14,8 @@ extern const dlua_gemm_kernels dlua_gemm_kernels_avx2, dlua_gemm_kernels_avx512;
 
 static const dlua_gemm_kernels *kernels(void) {
 #ifdef __x86_64__
-  if (dlua_isa() == DLUA_AVX512) return &dlua_gemm_kernels_avx512;
-  if (dlua_isa() == DLUA_AVX2) return &dlua_gemm_kernels_avx2;
+  if (dlua_isa_chosen() == DLUA_ISA_AVX512) return &dlua_gemm_kernels_avx512;
+  if (dlua_isa_chosen() == DLUA_ISA_AVX2) return &dlua_gemm_kernels_avx2;
 #endif
   return &dlua_gemm_kernels_base;
 }

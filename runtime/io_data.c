@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <zlib.h>
 
-static const size_t file_limit = (size_t)4 << 30;
+static const size_t file_limit = UINT32_MAX;
 
 static dlua_status out_of_memory(const char *path) {
   return dlua_fail(DLUA_NO_MEMORY, "%s: out of memory", path);
@@ -204,8 +204,8 @@ static void swap_bytes(uint8_t *data, int64_t count, size_t size) {
 }
 
 static dlua_status idx_values(stream *s, dlua_tensor **tensor) {
-  dlua_dtype dtype;
-  int ndim;
+  dlua_dtype dtype = DLUA_U8;
+  int ndim = 0;
   int64_t size[DLUA_MAX_DIMS];
   DLUA_TRY(idx_header(s, &dtype, &ndim, size));
   dlua_tensor *x = NULL;

@@ -7,15 +7,15 @@
 
 #include <string.h>
 
-#include "isa.h"
 #include "parallel.h"
+#include "simd.h"
 
 dlua_layout dlua_layout_for(const dlua_args *a, int64_t channels) {
   if (a->device != dlua_cpu() || a->spec[0].dtype != DLUA_F32 || dlua_reference_mode())
     return DLUA_STRIDED;
-  dlua_layout layout = dlua_isa() == DLUA_AVX512 ? DLUA_NCHW16C
-                       : dlua_isa() == DLUA_AVX2 ? DLUA_NCHW8C
-                                                 : DLUA_STRIDED;
+  dlua_layout layout = dlua_isa_chosen() == DLUA_ISA_AVX512 ? DLUA_NCHW16C
+                       : dlua_isa_chosen() == DLUA_ISA_AVX2 ? DLUA_NCHW8C
+                                                            : DLUA_STRIDED;
   int64_t block = dlua_layout_block(layout);
   return block && channels > 0 && channels % block == 0 ? layout : DLUA_STRIDED;
 }
@@ -100,4 +100,31 @@ dlua_status dlua_in_layout(dlua_tensor *x, dlua_layout layout, dlua_tensor **res
   if (status != DLUA_OK) return dlua_tensor_release(y), status;
   *result = y;
   return DLUA_OK;
+}
+
+// ---------------------------------------------------------------- kernels without layouts
+
+static dlua_status run_copies(dlua_args *a, dlua_kernel *kernel, dlua_tensor *const *out) {
+  for (int k = 0; k < a->nin; k++)
+    if (a->in[k] && a->in[k]->layout != DLUA_STRIDED)
+      DLUA_TRY(dlua_contiguous(a->in[k], &a->slots[k]));
+  for (int k = 0; k < a->nout; k++)
+    if (out[k]->layout != DLUA_STRIDED)
+      DLUA_TRY(dlua_tensor_new(&a->out[k], DLUA_F32, out[k]->ndim, out[k]->size, dlua_cpu()));
+  DLUA_TRY(kernel(a));
+  for (int k = 0; k < a->nout; k++)
+    if (a->out[k] != out[k]) DLUA_TRY(dlua_reorder(out[k], a->out[k]));
+  return DLUA_OK;
+}
+
+dlua_status dlua_run_strided(const dlua_args *a, dlua_kernel *kernel) {
+  dlua_args copy = *a;
+  copy.in = copy.slots;
+  for (int k = 0; k < a->nin; k++) copy.in[k] = a->in[k];
+  dlua_status status = run_copies(&copy, kernel, a->out);
+  for (int k = 0; k < a->nin; k++)
+    if (copy.in[k] != a->in[k]) dlua_tensor_release(copy.in[k]);
+  for (int k = 0; k < a->nout; k++)
+    if (copy.out[k] != a->out[k]) dlua_tensor_release(copy.out[k]);
+  return status;
 }

@@ -180,10 +180,9 @@ static void softmax_row(float *y, const float *x, int64_t n, float scale) {
   for (int64_t k = 0; k < n; k++) y[k] *= factor;
 }
 
-static double log_sum_exp(const float *x, int64_t n) {
-  float top = max_row(x, n);
-  if (isinf(top)) return (double)top;
-  return (double)top + log(exp_row(NULL, x, n, top));
+static double log_sum_exp(const float *x, int64_t n, float *top) {
+  *top = max_row(x, n);
+  return log(exp_row(NULL, x, n, *top));
 }
 
 static void log_softmax_row(float *y, const float *x, int64_t n) {

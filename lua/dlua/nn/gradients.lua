@@ -1,6 +1,5 @@
 -- gradients.lua - keeping gradients in bounds: all of them in one pass over memory, in C.
 local dlua = require "dlua"
-local help = require "dlua.help"
 
 local gradients = {}
 
@@ -36,10 +35,5 @@ function gradients.clip_grad_value_(parameters, limit)
     end
   end)
 end
-
-help.register("nn.clip_grad_norm_", "nn.clip_grad_norm_(parameters, max_norm, {norm_type = 2})\n"
-  .. "  Scales all gradients together so that their norm is at most max_norm; returns the norm they had.")
-help.register("nn.clip_grad_value_", "nn.clip_grad_value_(parameters, limit)\n"
-  .. "  Holds every element of the gradients between -limit and limit.")
 
 return gradients

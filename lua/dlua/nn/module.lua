@@ -86,32 +86,32 @@ function Module:replace(name, value)
   self[name] = value
 end
 
--- Calls fn(module, prefix) for the module and everything in it, depth first, in order of assignment.
-local function visit(module, fn, prefix, open)
+-- Goes through the module and everything in it, depth first, in order of assignment: enter(module, prefix) for each
+-- module, field(module, prefix, key, value) for each field that is none. Either may be nil.
+local function visit(module, enter, field, prefix, open)
   prefix, open = prefix or "", open or {}
   if open[module] then dlua.fail("%s: the module at %s contains itself", getmetatable(module).__name, prefix) end
   open[module] = true
-  fn(module, prefix)
+  if enter then enter(module, prefix) end
   for _, key in ipairs(module._fields) do
     local value = rawget(module, key)
     if is_module(value) then
-      visit(value, fn, prefix .. key .. ".", open)
-    else
-      refuse_hidden(module, key, value)
+      visit(value, enter, field, prefix .. key .. ".", open)
+    elseif field and value ~= nil then
+      field(module, prefix, key, value)
     end
   end
   open[module] = nil
 end
 
--- Every parameter (or buffer) with its dotted name as {name, tensor, owner, key}, names of shared ones included.
+-- Every parameter (or buffer) with its dotted name as {name, tensor}, all names of shared ones included.
 local function collect(module, buffers)
   local found = {}
-  visit(module, function(owner, prefix)
-    for _, key in ipairs(owner._fields) do
-      local value = rawget(owner, key)
-      if value ~= nil and (is_parameter[value] and not buffers or buffers and owner._buffers[key]) then
-        found[#found + 1] = {prefix .. key, value, owner, key}
-      end
+  visit(module, nil, function(owner, prefix, key, value)
+    if is_parameter[value] and not buffers or buffers and owner._buffers[key] then
+      found[#found + 1] = {prefix .. key, value}
+    else
+      refuse_hidden(owner, key, value)
     end
   end)
   return found
