@@ -5,7 +5,7 @@
 
 #include "onednn.h"
 #include "parallel.h"
-#include "simd.h"
+#include "isa.h"
 
 extern const dlua_gemm_kernels dlua_gemm_kernels_base;
 #ifdef __x86_64__
@@ -14,8 +14,8 @@ extern const dlua_gemm_kernels dlua_gemm_kernels_avx2, dlua_gemm_kernels_avx512;
 
 static const dlua_gemm_kernels *kernels(void) {
 #ifdef __x86_64__
-  if (dlua_isa_chosen() == DLUA_ISA_AVX512) return &dlua_gemm_kernels_avx512;
-  if (dlua_isa_chosen() == DLUA_ISA_AVX2) return &dlua_gemm_kernels_avx2;
+  if (dlua_isa() == DLUA_AVX512) return &dlua_gemm_kernels_avx512;
+  if (dlua_isa() == DLUA_AVX2) return &dlua_gemm_kernels_avx2;
 #endif
   return &dlua_gemm_kernels_base;
 }
