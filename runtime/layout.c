@@ -90,7 +90,6 @@ dlua_status dlua_reorder(dlua_tensor *dst, const dlua_tensor *src) {
   return DLUA_OK;
 }
 
-<<<<<<< HEAD
 // ---------------------------------------------------------------- kernels without layouts
 
 static dlua_status run_copies(dlua_args *a, dlua_kernel *kernel, dlua_tensor *const *out) {
@@ -117,7 +116,7 @@ dlua_status dlua_run_strided(const dlua_args *a, dlua_kernel *kernel) {
     if (copy.out[k] != a->out[k]) dlua_tensor_release(copy.out[k]);
   return status;
 }
-=======
+
 dlua_status dlua_in_layout(dlua_tensor *x, dlua_layout layout, dlua_tensor **result) {
   if (layout == DLUA_STRIDED) return dlua_contiguous(x, result);
   if (x->layout == layout) return *result = dlua_tensor_retain(x), DLUA_OK;
@@ -129,4 +128,3 @@ dlua_status dlua_in_layout(dlua_tensor *x, dlua_layout layout, dlua_tensor **res
   *result = y;
   return DLUA_OK;
 }
->>>>>>> main
