@@ -158,7 +158,7 @@ static dlua_status forward(classes *w, bool team) {
     if (bytes > sizeof few) DLUA_TRY(dlua_alloc(dlua_cpu(), bytes, &many));
     w->losses = many ? many : few;
   }
-  double cost = (w->vectors ? 2 : 20) * (double)w->k;
+  double cost = (w->vectors ? 10 : 20) * (double)w->k;
   if (team) dlua_parallel(w->positions, cost, position_losses, w);
   else position_losses(w, 0, w->positions);
   for (int64_t p = 0; p < w->positions && w->losses; p++) sum += w->losses[p];
@@ -237,7 +237,7 @@ static dlua_status put_all(classes *w, bool team,
   DLUA_TRY(weigh(w));
   dlua_status status = DLUA_OK;
   gradients gradient = {.w = w, .put = put, .status = &status};
-  double cost = (w->vectors ? 4 : 25) * (double)w->k;
+  double cost = (w->vectors ? 10 : 25) * (double)w->k;
   if (team) dlua_parallel(w->positions, cost, put_positions, &gradient);
   else put_positions(&gradient, 0, w->positions);
   // A worker's message stays in its thread.

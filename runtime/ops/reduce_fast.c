@@ -166,19 +166,17 @@ static dlua_status sum_columns(columns *w) {
   w->width = r->kept[r->nkept - 1], w->strips = (w->width + COLUMNS - 1) / COLUMNS;
   w->depth = r->reduced[r->nreduced - 1];
   int64_t strip = w->width < COLUMNS ? w->width : COLUMNS;
-  w->rows_per_piece = 2 * PIECE / (strip > 16 ? strip : 16);
+  w->rows_per_piece = 4 * PIECE / (strip > 16 ? strip : 16);
   w->pieces = (r->count + w->rows_per_piece - 1) / w->rows_per_piece;
   size_t bytes = (size_t)(w->pieces * r->outputs) * sizeof *w->table;
   void *table = NULL;
   if (w->pieces > 1) DLUA_TRY(dlua_alloc(dlua_cpu(), bytes, &table));
   w->table = table;
-  dlua_parallel(r->outputs / w->width * w->pieces * w->strips, 2 * PIECE, add_strips, w);
+  dlua_parallel(r->outputs / w->width * w->pieces * w->strips, 4 * PIECE, add_strips, w);
   if (w->table == NULL) return DLUA_OK;
-  for (int64_t o = 0; o < r->outputs; o++) {
-    double sum = 0;
-    for (int64_t k = 0; k < w->pieces; k++) sum += w->table[k * r->outputs + o];
-    w->out[o] = (float)(sum * w->scale);
-  }
+  for (int64_t k = 1; k < w->pieces; k++)
+    for (int64_t o = 0; o < r->outputs; o++) w->table[o] += w->table[k * r->outputs + o];
+  for (int64_t o = 0; o < r->outputs; o++) w->out[o] = (float)(w->table[o] * w->scale);
   dlua_free(dlua_cpu(), table, bytes);
   return DLUA_OK;
 }
@@ -218,7 +216,11 @@ dlua_status dlua_norm_fast(const dlua_args *a, unsigned dims) {
   float *out = dlua_f32(a->out[0]);
   w.squares = true;
   DLUA_TRY(put_row_sums(&w, out, 1));
-  for (int64_t o = 0; o < w.r.outputs; o++) out[o] = sqrtf(out[o]);
+  for (int64_t o = 0; o < w.r.outputs; o++) {
+    // Where squares leave the range of f32, the plain fold has the room of double.
+    if (!(out[o] > 1e-30F && out[o] < 1e38F)) return DLUA_DECLINED;
+    out[o] = sqrtf(out[o]);
+  }
   return DLUA_OK;
 }
 
@@ -241,6 +243,7 @@ dlua_status dlua_var_fast(const dlua_args *a, unsigned dims, bool unbiased, bool
       // The mean was rounded to f32; the rest of it is taken off here.
       double off = means.at[o] - (double)(float)means.at[o];
       double var = (w.table[o] - count * off * off) / freedom;
+      if (!isfinite(var) && freedom > 0) status = DLUA_DECLINED; // the plain fold has more room
       dlua_f32(a->out[0])[o] = (float)(root ? sqrt(fmax(var, 0)) : var);
     }
     room_close(&means);
