@@ -213,13 +213,15 @@ bool dlua_bind_retry(lua_State *L, dlua_status status) {
 
 lua_State *dlua_bind_running(void) { return context.running; }
 void dlua_bind_interrupt(void) { context.interrupted = 1; }
+void dlua_bind_forget_interrupt(void) { context.interrupted = 0; }
 
 void dlua_bind_enter(lua_State *L) {
   context.running = L;
   if (context.interrupted) {
     context.interrupted = 0;
-    luaL_error(L, "interrupted");
+    dlua_bind_raise_text(L, "interrupted");
   }
+  dlua_bind_drain(L);
   dlua_bind_collect(L);
 }
 

@@ -48,7 +48,7 @@ static void wrong_range(lua_State *L, const region *r, int d) {
 
 // {first, last[, step]}, both ends included; {k + 1, k} is empty.
 static void range(lua_State *L, region *r, int d, int index) {
-  lua_Integer first, last, step = 1, size = r->x->size[d];
+  lua_Integer first = 0, last = 0, step = 1, size = r->x->size[d];
   size_t length = lua_rawlen(L, index);
   if (length == 0) return;
   if (length > 3 || length < 2 || !get_integer(L, index, 1, &first) || !get_integer(L, index, 2, &last) ||

@@ -14,6 +14,7 @@ void dlua_bind_enter(lua_State *L);
 lua_State *dlua_bind_running(void);
 // Set from a signal handler: the next dlua_bind_enter raises "interrupted".
 void dlua_bind_interrupt(void);
+void dlua_bind_forget_interrupt(void);
 // Writes "f32{1024,1024} 4.0 MiB, …", the largest live tensors, into text.
 void dlua_bind_largest(char *text, size_t size);
 // Adds scope, tidy, keep, collection settings and the boxes' metatable fields of box.c.
@@ -65,6 +66,8 @@ dlua_status dlua_bind_require(dlua_tensor *x, const char *who, bool on);
 
 void dlua_bind_index(lua_State *L);     // index.c: fields __index and __newindex of the metatable on top
 void dlua_bind_moves(lua_State *L);     // move.c: to, detach, requires_grad_
+void dlua_bind_functions(lua_State *L); // function.c: Function
+void dlua_bind_drain(lua_State *L);     // function.c: drops references of freed nodes
 int dlua_bind_tostring(lua_State *L);   // print.c: __tostring
 
 #endif

@@ -62,6 +62,7 @@ dlua_status dlua_dataset_new(dlua_source *source, dlua_dataset **dataset) {
     dlua_source_release(source);
     return DLUA_NO_MEMORY;
   }
+  atomic_init(&d->refs, 1);
   d->source = source, d->count = source->count;
   *dataset = d;
   return DLUA_OK;
@@ -109,14 +110,20 @@ dlua_status dlua_dataset_subset(const dlua_dataset *dataset, const int64_t *inde
     return DLUA_NO_MEMORY;
   }
   for (int64_t k = 0; k < count; k++) d->index[k] = dlua_dataset_row(dataset, index[k] - 1);
+  atomic_init(&d->refs, 1);
   d->source = dataset->source, d->count = count;
   atomic_fetch_add(&d->source->refs, 1);
   *subset = d;
   return DLUA_OK;
 }
 
+dlua_dataset *dlua_dataset_retain(dlua_dataset *d) {
+  atomic_fetch_add(&d->refs, 1);
+  return d;
+}
+
 void dlua_dataset_release(dlua_dataset *d) {
-  if (!d) return;
+  if (!d || atomic_fetch_sub(&d->refs, 1) > 1) return;
   if (d->index) dlua_delete(d->index, (size_t)(d->count > 0 ? d->count : 1) * sizeof *d->index);
   dlua_source_release(d->source);
   dlua_delete(d, sizeof *d);

@@ -65,6 +65,7 @@ typedef struct dlua_source {
 } dlua_source;
 
 typedef struct dlua_dataset {
+  atomic_int refs;
   dlua_source *source;
   int64_t count;
   int64_t *index; // rows of the source, 0-based; NULL: all
@@ -90,7 +91,8 @@ dlua_status dlua_dataset_tensors(int n, dlua_tensor *const *tensors, dlua_datase
 // The examples index[0..count) of dataset, 1-based; caller owns the result.
 dlua_status dlua_dataset_subset(const dlua_dataset *dataset, const int64_t *index, int64_t count,
                                 dlua_dataset **subset);
-void dlua_dataset_release(dlua_dataset *dataset); // NULL is fine
+dlua_dataset *dlua_dataset_retain(dlua_dataset *dataset); // dataset, one more reference
+void dlua_dataset_release(dlua_dataset *dataset);         // NULL is fine
 
 // The row of the source that example i (from 0) is.
 static inline int64_t dlua_dataset_row(const dlua_dataset *dataset, int64_t i) {

@@ -89,3 +89,42 @@ dlua_status dlua_reorder(dlua_tensor *dst, const dlua_tensor *src) {
   dlua_parallel(src->size[0] * t.blocks, (double)(block * h * w), packs ? pack : unpack, &t);
   return DLUA_OK;
 }
+
+dlua_status dlua_in_layout(dlua_tensor *x, dlua_layout layout, dlua_tensor **result) {
+  if (layout == DLUA_STRIDED) return dlua_contiguous(x, result);
+  if (x->layout == layout) return *result = dlua_tensor_retain(x), DLUA_OK;
+  dlua_tensor *y = NULL;
+  DLUA_TRY(dlua_tensor_new(&y, (dlua_dtype)x->dtype, x->ndim, x->size, dlua_device_of(x)));
+  y->layout = (uint8_t)layout;
+  dlua_status status = dlua_reorder(y, x);
+  if (status != DLUA_OK) return dlua_tensor_release(y), status;
+  *result = y;
+  return DLUA_OK;
+}
+
+// ---------------------------------------------------------------- kernels without layouts
+
+static dlua_status run_copies(dlua_args *a, dlua_kernel *kernel, dlua_tensor *const *out) {
+  for (int k = 0; k < a->nin; k++)
+    if (a->in[k] && a->in[k]->layout != DLUA_STRIDED)
+      DLUA_TRY(dlua_contiguous(a->in[k], &a->slots[k]));
+  for (int k = 0; k < a->nout; k++)
+    if (out[k]->layout != DLUA_STRIDED)
+      DLUA_TRY(dlua_tensor_new(&a->out[k], DLUA_F32, out[k]->ndim, out[k]->size, dlua_cpu()));
+  DLUA_TRY(kernel(a));
+  for (int k = 0; k < a->nout; k++)
+    if (a->out[k] != out[k]) DLUA_TRY(dlua_reorder(out[k], a->out[k]));
+  return DLUA_OK;
+}
+
+dlua_status dlua_run_strided(const dlua_args *a, dlua_kernel *kernel) {
+  dlua_args copy = *a;
+  copy.in = copy.slots;
+  for (int k = 0; k < a->nin; k++) copy.in[k] = a->in[k];
+  dlua_status status = run_copies(&copy, kernel, a->out);
+  for (int k = 0; k < a->nin; k++)
+    if (copy.in[k] != a->in[k]) dlua_tensor_release(copy.in[k]);
+  for (int k = 0; k < a->nout; k++)
+    if (copy.out[k] != a->out[k]) dlua_tensor_release(copy.out[k]);
+  return status;
+}

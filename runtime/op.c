@@ -264,7 +264,7 @@ static dlua_status convert_index(frame *f, int k) {
 
 static dlua_status convert_dtypes(frame *f) {
   dlua_args *a = f->a;
-  dlua_dtype dtype;
+  dlua_dtype dtype = DLUA_F32;
   DLUA_TRY(rule_dtype(f, &dtype));
   f->narrow = DLUA_F32;
   bool half = dtype == DLUA_BF16 || dtype == DLUA_F16;
@@ -303,7 +303,8 @@ static dlua_status convert_layouts(frame *f) {
   dlua_args *a = f->a;
   bool blocked = false;
   for (int k = 0; k < a->nin; k++) blocked |= f->in[k] && f->in[k]->layout != DLUA_STRIDED;
-  if (!blocked || (a->op->flags & DLUA_LAYOUTS)) return DLUA_OK;
+  bool taken = (a->op->flags & DLUA_LAYOUTS) && !dlua_reference_mode();
+  if (!blocked || taken) return DLUA_OK;
   if ((a->op->flags & DLUA_ELEMENTWISE) && layouts_agree(f)) {
     for (int k = 0; k < DLUA_MAX_OUT; k++) a->spec[k].layout = (dlua_layout)f->in[0]->layout;
     return DLUA_OK;

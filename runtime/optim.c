@@ -8,22 +8,21 @@
 #include "optim.h"
 
 #include <math.h>
-#include <string.h>
 
+#include "isa.h"
 #include "optim_kernels.h"
 #include "parallel.h"
 
 enum { SLICE = 16384 }; // elements: five f32 streams of a slice stay in the second-level cache
 
 static const dlua_optim_kernels *kernels(void) {
+  switch (dlua_reference_mode() ? DLUA_BASE : dlua_isa()) {
 #ifdef __x86_64__
-  if (dlua_reference_mode()) return &dlua_optim_kernels_base;
-  if (__builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-    return &dlua_optim_kernels_avx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    return &dlua_optim_kernels_avx2;
+  case DLUA_AVX512: return &dlua_optim_kernels_avx512;
+  case DLUA_AVX2: return &dlua_optim_kernels_avx2;
 #endif
-  return &dlua_optim_kernels_base;
+  default: return &dlua_optim_kernels_base;
+  }
 }
 
 bool dlua_optim_takes(const dlua_tensor *p) {

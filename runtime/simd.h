@@ -6,12 +6,6 @@
 
 #include "ops/iterate.h"
 
-typedef enum dlua_isa { DLUA_ISA_BASE, DLUA_ISA_AVX2, DLUA_ISA_AVX512 } dlua_isa;
-
-// The instruction set kernels may use: what this CPU has, or less when the switch DLUA_ISA says so.
-// Fixed at the first call.
-dlua_isa dlua_isa_chosen(void);
-
 // Loops over one row (iterate.h) for one float dtype, named as their ops. The context is the call's
 // numbers (dlua_value *). Contiguous operands and repeated elements are fast, all others right.
 typedef struct dlua_float_rows {

@@ -79,7 +79,7 @@ static dlua_status check_shape(dlua_dtype dtype, int ndim, const int64_t *size, 
 
 dlua_status dlua_tensor_new(dlua_tensor **tensor, dlua_dtype dtype, int ndim, const int64_t *size,
                             dlua_device *device) {
-  size_t bytes;
+  size_t bytes = 0;
   DLUA_TRY(check_shape(dtype, ndim, size, &bytes));
   dlua_tensor *x = dlua_new(sizeof *x);
   if (!x) return DLUA_NO_MEMORY;

@@ -26,6 +26,12 @@ int64_t dlua_step_below(dlua_step *s, int64_t n) {
 }
 
 void *dlua_step_make(dlua_step *s, dlua_dtype dtype, int64_t c, int64_t h, int64_t w) {
+  int64_t limit = (int64_t)1 << 33, plane = 0;
+  if (__builtin_mul_overflow(h, w, &plane) || plane > limit / c) {
+    dlua_fail(DLUA_BAD_ARGUMENT, "%s: a picture %s is too large", dlua_transform_name(s->t->kind),
+              dlua_sizes_text(3, (int64_t[]){c, h, w}));
+    return NULL;
+  }
   s->out = (dlua_picture){.dtype = dtype, .c = c, .h = h, .w = w};
   if (dlua_bytes_reserve(s->room, dlua_step_bytes(&s->out)) != DLUA_OK) return NULL;
   s->out.data = s->room->data;

@@ -39,7 +39,8 @@ describe("an installed dlua", function()
 
   it("finds its second device", function()
     if skip then return end
-    local ok, text = run(("cd / && %s/bin/dlua -e 'print(require(\"dlua\").ones(2):to(\"mock\").device)'"):format(prefix))
+    local script = [[print(require("dlua").ones(2):to("mock").device)]]
+    local ok, text = run(("cd / && %s/bin/dlua -e '%s'"):format(prefix, script))
     assert.is_true(ok, text)
     assert.matches("^mock", text)
   end)

@@ -9,18 +9,18 @@
 
 #include <string.h>
 
+#include "../isa.h"
 #include "../lanes.h"
 #include "../parallel.h"
-#include "../simd.h"
 
 enum { STRIDE, PADDING, DILATION, GROUPS };     // numbers of conv2d
 enum { MANY_CHANNELS = 64, FEWEST_IMAGES = 4 }; // beyond these oneDNN's blocked kernels win
 
 static const dlua_lanes_kernels *kernels(void) {
-  switch (dlua_isa_chosen()) {
+  switch (dlua_isa()) {
 #ifdef __x86_64__
-  case DLUA_ISA_AVX512: return &dlua_lanes_avx512;
-  case DLUA_ISA_AVX2: return &dlua_lanes_avx2;
+  case DLUA_AVX512: return &dlua_lanes_avx512;
+  case DLUA_AVX2: return &dlua_lanes_avx2;
 #endif
   default: return &dlua_lanes_base;
   }

@@ -9,7 +9,7 @@
 #include <math.h>
 
 #include "../fold.h"
-#include "../simd.h"
+#include "../isa.h"
 #include "../parallel.h"
 #include "reduce.h"
 
@@ -19,8 +19,8 @@ extern const dlua_fold_kernels dlua_fold_base, dlua_fold_avx2, dlua_fold_avx512;
 
 const dlua_fold_kernels *dlua_fold_simd(void) {
 #ifdef __x86_64__
-  if (dlua_isa_chosen() == DLUA_ISA_AVX512) return &dlua_fold_avx512;
-  if (dlua_isa_chosen() == DLUA_ISA_AVX2) return &dlua_fold_avx2;
+  if (dlua_isa() == DLUA_AVX512) return &dlua_fold_avx512;
+  if (dlua_isa() == DLUA_AVX2) return &dlua_fold_avx2;
 #endif
   return &dlua_fold_base;
 }

@@ -44,7 +44,7 @@ end
 function Schedule:state_dict() return {count = self.count} end
 
 -- Goes on where state_dict was taken.
---   schedule:load_state_dict(saved)
+--   schedule:load_state_dict(schedule:state_dict())
 function Schedule:load_state_dict(saved)
   self.count = saved.count
   self:apply()
@@ -117,10 +117,10 @@ local OneCycleLR = schedule({
   "OneCycleLR", {"max_lr", "positive"}, {"total_steps", "count", optional = true},
   {"epochs", "count", optional = true}, {"steps_per_epoch", "count", optional = true}, {"pct_start", "fraction", 0.3},
   {"anneal_strategy", {"cos", "linear"}, "cos"}, {"cycle_momentum", "boolean", true},
-  {"base_momentum", "fraction", 0.85}, {"max_momentum", "fraction", 0.95}, {"div_factor", "positive", 25.0}, {"final_div_factor", "positive", 1e4},
-  {"three_phase", "boolean", false},
-  doc = "Up from max_lr / div_factor to max_lr and down to that / final_div_factor, once in total_steps steps, momentum "
-    .. "the other way (Smith and Topin 2019). max_lr is group 1's; the others keep their ratio to it.",
+  {"base_momentum", "fraction", 0.85}, {"max_momentum", "fraction", 0.95},
+  {"div_factor", "positive", 25.0}, {"final_div_factor", "positive", 1e4}, {"three_phase", "boolean", false},
+  doc = "Up from max_lr / div_factor to max_lr and down to that / final_div_factor, once in total_steps steps, "
+    .. "momentum the other way (Smith and Topin 2019). max_lr is group 1's; the others keep their ratio to it.",
 }, function() end)
 
 -- Phases {last step, from, to, momentum from, to}; rates in units of a group's peak.

@@ -1,0 +1,526 @@
+// data.c - data sets, transforms and loaders as Lua values, in the table core.io that lua/dlua/data
+// and lua/dlua/transforms are written over. Handles are userdata with one pointer; a NULL one is
+// closed.
+#include <string.h>
+
+#include "../runtime/io_data.h"
+#include "../runtime/loader.h"
+#include "value.h"
+
+#define DATASET "dlua.dataset"
+#define TRANSFORM "dlua.transform"
+#define LOADER "dlua.loader"
+
+// ---------------------------------------------------------------- handles
+
+static void **push_handle(lua_State *L, const char *kind) {
+  void **handle = lua_newuserdatauv(L, sizeof *handle, 0);
+  *handle = NULL;
+  luaL_setmetatable(L, kind);
+  return handle;
+}
+
+static dlua_dataset *check_dataset(lua_State *L, int index) {
+  dlua_dataset **d = luaL_testudata(L, index, DATASET);
+  if (!d || !*d) dlua_bind_raise(L, "data: a data set is needed, got %s", dlua_bind_type(L, index));
+  return *d;
+}
+
+static dlua_loader *check_loader(lua_State *L, int index) {
+  dlua_loader **l = luaL_testudata(L, index, LOADER);
+  if (!l || !*l) dlua_bind_raise(L, "data: a loader is needed, got %s", dlua_bind_type(L, index));
+  return *l;
+}
+
+static int dataset_gc(lua_State *L) {
+  dlua_dataset **d = lua_touserdata(L, 1);
+  dlua_dataset_release(*d);
+  *d = NULL;
+  return 0;
+}
+
+static int dataset_len(lua_State *L) {
+  lua_pushinteger(L, check_dataset(L, 1)->count);
+  return 1;
+}
+
+static int loader_gc(lua_State *L) {
+  dlua_loader **l = lua_touserdata(L, 1);
+  dlua_loader_free(*l);
+  *l = NULL;
+  return 0;
+}
+
+static int loader_len(lua_State *L) {
+  lua_pushinteger(L, dlua_loader_batches(check_loader(L, 1)));
+  return 1;
+}
+
+// Checks a status; gives memory back and says whether to try once more when it was spent.
+static bool again(lua_State *L, dlua_status status, bool *tried) {
+  if (status == DLUA_NO_MEMORY && !*tried) return *tried = true, dlua_bind_retry(L, status);
+  dlua_bind_check(L, status);
+  return false;
+}
+
+// ---------------------------------------------------------------- reading
+
+// cifar(folder, train), mnist(folder, train), folder(folder, channels)
+static int read_cifar(lua_State *L) {
+  const char *folder = luaL_checkstring(L, 1);
+  bool train = lua_toboolean(L, 2), tried = false;
+  dlua_dataset **d = (dlua_dataset **)push_handle(L, DATASET);
+  while (again(L, dlua_cifar_open(folder, train, d), &tried)) {
+  }
+  return 1;
+}
+
+static int read_mnist(lua_State *L) {
+  const char *folder = luaL_checkstring(L, 1);
+  bool train = lua_toboolean(L, 2), tried = false;
+  dlua_dataset **d = (dlua_dataset **)push_handle(L, DATASET);
+  while (again(L, dlua_mnist_open(folder, train, d), &tried)) {
+  }
+  return 1;
+}
+
+static int read_folder(lua_State *L) {
+  const char *folder = luaL_checkstring(L, 1);
+  int channels = (int)luaL_checkinteger(L, 2);
+  dlua_dataset **d = (dlua_dataset **)push_handle(L, DATASET);
+  dlua_bind_check(L, dlua_folder_open(folder, channels, d));
+  return 1;
+}
+
+// tensors(x, y, …)
+static int from_tensors(lua_State *L) {
+  dlua_tensor *x[DLUA_MAX_FIELDS];
+  int n = lua_gettop(L);
+  if (n < 1 || n > DLUA_MAX_FIELDS) {
+    return dlua_bind_raise(L, "TensorDataset: takes 1 to %d tensors, not %d", DLUA_MAX_FIELDS, n);
+  }
+  for (int k = 0; k < n; k++) x[k] = dlua_bind_tensor(L, k + 1, "TensorDataset: argument");
+  dlua_dataset **d = (dlua_dataset **)push_handle(L, DATASET);
+  dlua_bind_check(L, dlua_dataset_tensors(n, x, d));
+  return 1;
+}
+
+// One idx file as a tensor.
+static int read_idx(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  dlua_tensor **x = dlua_bind_box(L);
+  dlua_bind_check(L, dlua_idx_read(path, x));
+  return 1;
+}
+
+// ---------------------------------------------------------------- looking at a data set
+
+// subset(set, index): index is an i64 tensor of positions from 1.
+static int subset(lua_State *L) {
+  dlua_dataset *d = check_dataset(L, 1);
+  dlua_tensor *index = dlua_bind_tensor(L, 2, "data.subset: index");
+  if (index->dtype != DLUA_I64 || index->ndim != 1 || !dlua_is_contiguous(index)) {
+    return dlua_bind_raise(L, "data.subset: index must be a contiguous i64 vector, not %s %s",
+                           dlua_dtype_name(index->dtype), dlua_shape_text(index));
+  }
+  dlua_dataset **part = (dlua_dataset **)push_handle(L, DATASET);
+  dlua_bind_check(L, dlua_dataset_subset(d, dlua_i64(index), index->size[0], part));
+  return 1;
+}
+
+// Row of a field as a tensor of its own.
+static dlua_status row_tensor(const dlua_tensor *rows, int64_t row, dlua_tensor **x) {
+  DLUA_TRY(dlua_tensor_new(x, rows->dtype, rows->ndim - 1, rows->size + 1, dlua_cpu()));
+  size_t bytes = (size_t)dlua_numel(*x) * dlua_dtype_size(rows->dtype);
+  memcpy(dlua_data(*x), (const char *)dlua_data(rows) + (size_t)row * bytes, bytes);
+  return DLUA_OK;
+}
+
+static dlua_status picture_tensor(const dlua_dataset *d, int64_t i, dlua_tensor **x) {
+  dlua_decoder decoder = {0};
+  dlua_picture p;
+  dlua_status status = dlua_dataset_picture(d, i, &decoder, &p);
+  int64_t size[3] = {0};
+  if (status == DLUA_OK) {
+    size[0] = p.c, size[1] = p.h, size[2] = p.w;
+    status = dlua_tensor_new(x, p.dtype, 3, size, dlua_cpu());
+  }
+  if (status == DLUA_OK) memcpy(dlua_data(*x), p.data, (size_t)dlua_picture_count(&p));
+  dlua_decoder_free(&decoder);
+  return status;
+}
+
+// get(set, i): the parts of example i; numbers where a part is one.
+static int get(lua_State *L) {
+  dlua_bind_enter(L);
+  dlua_dataset *d = check_dataset(L, 1);
+  lua_Integer i = luaL_checkinteger(L, 2);
+  if (i < 1 || i > d->count) {
+    return dlua_bind_raise(L, "data: example %I is outside 1..%I", (LUAI_UACINT)i,
+                           (LUAI_UACINT)d->count);
+  }
+  for (int k = 0; k < d->source->nfields; k++) {
+    bool picture = k == 0 && d->source->pictures;
+    const dlua_tensor *rows = d->source->field[k].rows;
+    int64_t row = dlua_dataset_row(d, i - 1);
+    if (!picture && rows->ndim == 1 && rows->dtype == DLUA_I64) {
+      lua_pushinteger(L, dlua_i64(rows)[row]);
+      continue;
+    }
+    dlua_tensor **x = dlua_bind_box(L);
+    dlua_bind_check(L, picture ? picture_tensor(d, i - 1, x) : row_tensor(rows, row, x));
+  }
+  return d->source->nfields;
+}
+
+// statistics(set): mean and std per channel as two lists.
+static int statistics(lua_State *L) {
+  dlua_dataset *d = check_dataset(L, 1);
+  double figure[2][4] = {{0}};
+  if (!d->source->pictures) return dlua_bind_raise(L, "data: mean and std are those of pictures");
+  dlua_bind_check(L, dlua_dataset_statistics(d, figure[0], figure[1]));
+  for (int k = 0; k < 2; k++) {
+    lua_createtable(L, d->source->channels, 0);
+    for (int c = 0; c < d->source->channels; c++) {
+      lua_pushnumber(L, figure[k][c]);
+      lua_rawseti(L, -2, c + 1);
+    }
+  }
+  return 2;
+}
+
+static int classes(lua_State *L) {
+  dlua_source *s = check_dataset(L, 1)->source;
+  if (s->nclasses == 0) return 0;
+  lua_createtable(L, s->nclasses, 0);
+  for (int k = 0; k < s->nclasses; k++) {
+    lua_pushstring(L, s->classes[k]);
+    lua_rawseti(L, -2, k + 1);
+  }
+  return 1;
+}
+
+// labels(set): the last part of every example, where that is one i64; nothing otherwise.
+static int labels(lua_State *L) {
+  dlua_dataset *d = check_dataset(L, 1);
+  const dlua_tensor *rows = d->source->field[d->source->nfields - 1].rows;
+  if (!rows || rows->ndim != 1 || rows->dtype != DLUA_I64) return 0;
+  dlua_tensor **y = dlua_bind_box(L);
+  dlua_bind_check(L, dlua_tensor_new(y, DLUA_I64, 1, &d->count, dlua_cpu()));
+  for (int64_t i = 0; i < d->count; i++) dlua_i64(*y)[i] = dlua_i64(rows)[dlua_dataset_row(d, i)];
+  return 1;
+}
+
+// ---------------------------------------------------------------- orders
+
+static int random_key(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)dlua_random_key());
+  return 1;
+}
+
+// permutation(key, round, n): an i64 tensor of 1..n.
+static int permutation(lua_State *L) {
+  uint64_t key = (uint64_t)luaL_checkinteger(L, 1), round = (uint64_t)luaL_checkinteger(L, 2);
+  int64_t n = luaL_checkinteger(L, 3);
+  dlua_tensor **x = dlua_bind_box(L);
+  dlua_bind_check(L, dlua_tensor_new(x, DLUA_I64, 1, &n, dlua_cpu()));
+  dlua_permutation(key, round, n, dlua_i64(*x));
+  for (int64_t k = 0; k < n; k++) dlua_i64(*x)[k]++;
+  return 1;
+}
+
+// split(key, n, labels or nil, {count, …}): one i64 tensor of positions per part.
+static int split(lua_State *L) {
+  uint64_t key = (uint64_t)luaL_checkinteger(L, 1);
+  int64_t n = luaL_checkinteger(L, 2);
+  dlua_tensor *y = lua_isnil(L, 3) ? NULL : dlua_bind_tensor(L, 3, "data.random_split: labels");
+  int parts = (int)lua_rawlen(L, 4);
+  luaL_checkstack(L, parts + 4, "data.random_split: too many parts");
+  int64_t *count = lua_newuserdatauv(L, (size_t)parts * sizeof *count + 1, 0);
+  for (int k = 0; k < parts; k++) {
+    lua_rawgeti(L, 4, k + 1);
+    count[k] = lua_tointeger(L, -1);
+    lua_pop(L, 1);
+  }
+  dlua_tensor **order = dlua_bind_box(L);
+  dlua_bind_check(L, dlua_tensor_new(order, DLUA_I64, 1, &n, dlua_cpu()));
+  dlua_bind_check(L, dlua_split(key, n, y ? dlua_i64(y) : NULL, parts, count, dlua_i64(*order)));
+  for (int64_t k = 0; k < n; k++) dlua_i64(*order)[k]++;
+  for (int64_t k = 0, from = 0; k < parts; from += count[k++]) {
+    dlua_tensor **part = dlua_bind_box(L);
+    dlua_bind_check(L, dlua_tensor_new(part, DLUA_I64, 1, &count[k], dlua_cpu()));
+    memcpy(dlua_data(*part), dlua_i64(*order) + from, (size_t)count[k] * sizeof(int64_t));
+  }
+  return parts;
+}
+
+// ---------------------------------------------------------------- transforms
+
+// transform(name, {numbers})
+static int new_transform(lua_State *L) {
+  const char *name = luaL_checkstring(L, 1);
+  dlua_transform *t = lua_newuserdatauv(L, sizeof *t, 0);
+  *t = (dlua_transform){0};
+  luaL_setmetatable(L, TRANSFORM);
+  dlua_bind_check(L, dlua_transform_find(name, &t->kind));
+  int n = (int)lua_rawlen(L, 2);
+  if (n > DLUA_TRANSFORM_NUMBERS) return dlua_bind_raise(L, "%s: too many channels", name);
+  for (int k = 0; k < n; k++) {
+    lua_rawgeti(L, 2, k + 1);
+    t->p[k] = lua_tonumber(L, -1);
+    lua_pop(L, 1);
+  }
+  return 1;
+}
+
+// Copies the transforms in the list at index into one block that stays on the stack.
+static dlua_transform *gather(lua_State *L, int index, int *n) {
+  *n = (int)lua_rawlen(L, index);
+  dlua_transform *steps = lua_newuserdatauv(L, (size_t)*n * sizeof *steps + 1, 0);
+  for (int k = 0; k < *n; k++) {
+    lua_rawgeti(L, index, k + 1);
+    memcpy(&steps[k], luaL_checkudata(L, -1, TRANSFORM), sizeof *steps);
+    lua_pop(L, 1);
+  }
+  return steps;
+}
+
+static dlua_status as_picture(const dlua_transform *first, const dlua_tensor *x, dlua_picture *p) {
+  if ((x->dtype != DLUA_U8 && x->dtype != DLUA_F32) || x->ndim != 3) {
+    return dlua_fail(DLUA_BAD_ARGUMENT, "%s: takes a picture {c,h,w} of u8 or f32, not %s %s",
+                     dlua_transform_name(first->kind), dlua_dtype_name(x->dtype),
+                     dlua_shape_text(x));
+  }
+  *p = (dlua_picture){
+      .dtype = x->dtype, .c = x->size[0], .h = x->size[1], .w = x->size[2], .data = dlua_data(x)};
+  if (dlua_picture_count(p) > 0) return DLUA_OK;
+  return dlua_fail(DLUA_BAD_ARGUMENT, "%s: the picture %s is empty",
+                   dlua_transform_name(first->kind), dlua_shape_text(x));
+}
+
+static dlua_status apply_steps(int n, const dlua_transform *steps, const dlua_draw *draw,
+                               const dlua_tensor *x, dlua_tensor **y) {
+  dlua_scratch scratch = {0};
+  dlua_picture in, out = {0};
+  dlua_tensor *host = NULL, *flat = NULL;
+  dlua_status status = dlua_to_device(x, dlua_cpu(), &host);
+  if (status == DLUA_OK) status = dlua_contiguous(host, &flat);
+  if (status == DLUA_OK) status = as_picture(steps, flat, &in);
+  if (status == DLUA_OK) status = dlua_transform_run(n, steps, draw, &in, &scratch, &out);
+  if (status == DLUA_OK) {
+    int64_t size[3] = {out.c, out.h, out.w};
+    status = dlua_tensor_new(y, out.dtype, 3, size, dlua_cpu());
+  }
+  if (status == DLUA_OK) {
+    memcpy(dlua_data(*y), out.data, (size_t)dlua_picture_count(&out) * dlua_dtype_size(out.dtype));
+  }
+  dlua_scratch_free(&scratch);
+  dlua_tensor_release(flat);
+  dlua_tensor_release(host);
+  return status;
+}
+
+// apply({transforms}, x, key, epoch, sample, step): sample and step count from 1.
+static int apply(lua_State *L) {
+  dlua_bind_enter(L);
+  int n;
+  dlua_transform *steps = gather(L, 1, &n);
+  dlua_tensor *x = dlua_bind_tensor(L, 2, n > 0 ? dlua_transform_name(steps->kind) : "transforms");
+  dlua_draw draw = {.key = (uint64_t)luaL_checkinteger(L, 3),
+                    .epoch = (uint32_t)luaL_checkinteger(L, 4),
+                    .sample = (uint64_t)luaL_checkinteger(L, 5) - 1,
+                    .step = (uint32_t)luaL_checkinteger(L, 6) - 1};
+  dlua_tensor **y = dlua_bind_box(L);
+  dlua_bind_check(L, apply_steps(n, steps, &draw, x, y));
+  return 1;
+}
+
+// ---------------------------------------------------------------- loaders
+
+static int64_t field_integer(lua_State *L, int index, const char *key) {
+  lua_getfield(L, index, key);
+  int64_t value = lua_tointeger(L, -1);
+  lua_pop(L, 1);
+  return value;
+}
+
+static bool field_flag(lua_State *L, int index, const char *key) {
+  lua_getfield(L, index, key);
+  bool value = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return value;
+}
+
+// loader(set, {batch, shuffle, drop_last, workers, ahead, key}, {transforms}): a loader, and how
+// many parts its batches have.
+static int new_loader(lua_State *L) {
+  dlua_dataset *d = check_dataset(L, 1);
+  dlua_loader_options o = {.batch = field_integer(L, 2, "batch"),
+                           .shuffle = field_flag(L, 2, "shuffle"),
+                           .drop_last = field_flag(L, 2, "drop_last"),
+                           .workers = (int)field_integer(L, 2, "workers"),
+                           .ahead = (int)field_integer(L, 2, "ahead"),
+                           .key = (uint64_t)field_integer(L, 2, "key")};
+  o.steps = gather(L, 3, &o.nsteps);
+  dlua_loader **l = (dlua_loader **)push_handle(L, LOADER);
+  dlua_bind_check(L, dlua_loader_new(l, d, &o));
+  lua_pushinteger(L, d->source->nfields);
+  return 2;
+}
+
+static int start(lua_State *L) {
+  dlua_bind_check(L, dlua_loader_start(check_loader(L, 1), (uint32_t)luaL_checkinteger(L, 2)));
+  return 0;
+}
+
+// next(loader, parts): the tensors of the next batch, or nothing at the end. Boxes come first.
+static int next(lua_State *L) {
+  dlua_bind_enter(L);
+  dlua_loader *l = check_loader(L, 1);
+  dlua_tensor **box[DLUA_MAX_FIELDS];
+  int parts = (int)luaL_checkinteger(L, 2);
+  dlua_batch batch;
+  for (int k = 0; k < parts && k < DLUA_MAX_FIELDS; k++) box[k] = dlua_bind_box(L);
+  dlua_bind_check(L, dlua_loader_next(l, &batch));
+  for (int k = 0; k < batch.count; k++) *box[k] = batch.tensor[k];
+  return batch.count;
+}
+
+// examples(loader, first, n): positions in the data set, from 1, of examples of the running order.
+static int examples(lua_State *L) {
+  dlua_loader *l = check_loader(L, 1);
+  int64_t first = luaL_checkinteger(L, 2), n = luaL_checkinteger(L, 3);
+  lua_createtable(L, (int)n, 0);
+  for (int64_t k = 0; k < n; k++) {
+    lua_pushinteger(L, dlua_loader_example(l, first - 1 + k) + 1);
+    lua_rawseti(L, -2, k + 1);
+  }
+  return 1;
+}
+
+static int stats(lua_State *L) {
+  dlua_loader_stats s = dlua_loader_get_stats(check_loader(L, 1));
+  lua_createtable(L, 0, 4);
+  lua_pushnumber(L, s.wait), lua_setfield(L, -2, "wait");
+  lua_pushnumber(L, s.waited), lua_setfield(L, -2, "waited");
+  lua_pushnumber(L, s.elapsed), lua_setfield(L, -2, "elapsed");
+  lua_pushinteger(L, s.batches), lua_setfield(L, -2, "batches");
+  return 1;
+}
+
+// ---------------------------------------------------------------- CSV
+
+static void push_text(lua_State *L, const dlua_csv *csv, const dlua_cell *cell) {
+  lua_pushlstring(L, (const char *)csv->file.data + cell->at, cell->size);
+}
+
+static int csv_gc(lua_State *L) {
+  dlua_csv_free(lua_touserdata(L, 1));
+  return 0;
+}
+
+// Is a column numbers? Its first cell that is not empty says so.
+static bool is_numeric(const dlua_csv *csv, int64_t column) {
+  double value;
+  for (int64_t row = 0; row < csv->rows; row++) {
+    const dlua_cell *cell = dlua_csv_cell(csv, row, column);
+    if (cell->size > 0) return dlua_csv_number(csv, cell, &value);
+  }
+  return true;
+}
+
+static void push_numbers(lua_State *L, const dlua_csv *csv, int64_t column, const char *path) {
+  dlua_tensor **x = dlua_bind_box(L);
+  dlua_bind_check(L, dlua_tensor_new(x, DLUA_F64, 1, &csv->rows, dlua_cpu()));
+  for (int64_t row = 0; row < csv->rows; row++) {
+    const dlua_cell *cell = dlua_csv_cell(csv, row, column);
+    if (dlua_csv_number(csv, cell, &dlua_f64(*x)[row])) continue;
+    push_text(L, csv, cell);
+    dlua_bind_raise(L, "%s:%d: column %d is numbers, but \"%s\" is none", path, (int)cell->line,
+                    (int)column + 1, lua_tostring(L, -1));
+  }
+}
+
+static void push_texts(lua_State *L, const dlua_csv *csv, int64_t column) {
+  lua_createtable(L, (int)csv->rows, 0);
+  for (int64_t row = 0; row < csv->rows; row++) {
+    push_text(L, csv, dlua_csv_cell(csv, row, column));
+    lua_rawseti(L, -2, row + 1);
+  }
+}
+
+// csv(path, delimiter, header): list of names, list of columns (f64 tensors or lists of strings),
+// rows.
+static int read_csv(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1), *delimiter = luaL_checkstring(L, 2);
+  dlua_csv *csv = lua_newuserdatauv(L, sizeof *csv, 0);
+  *csv = (dlua_csv){0};
+  luaL_setmetatable(L, "dlua.csv");
+  dlua_bind_check(L, dlua_csv_read(path, delimiter[0], lua_toboolean(L, 3), csv));
+  lua_createtable(L, (int)csv->columns, 0);
+  lua_createtable(L, (int)csv->columns, 0);
+  for (int64_t k = 0; k < csv->columns; k++) {
+    if (csv->header)
+      push_text(L, csv, dlua_csv_cell(csv, -1, k));
+    else
+      lua_pushfstring(L, "%d", (int)k + 1);
+    lua_rawseti(L, -3, k + 1);
+    if (is_numeric(csv, k))
+      push_numbers(L, csv, k, path);
+    else
+      push_texts(L, csv, k);
+    lua_rawseti(L, -2, k + 1);
+  }
+  lua_pushinteger(L, csv->rows);
+  return 3;
+}
+
+// ---------------------------------------------------------------- the table
+
+static int is_folder(lua_State *L) {
+  lua_pushboolean(L, dlua_is_folder(luaL_checkstring(L, 1)));
+  return 1;
+}
+
+static void new_kind(lua_State *L, const char *kind, lua_CFunction gc, lua_CFunction len) {
+  luaL_newmetatable(L, kind);
+  if (gc) lua_pushcfunction(L, gc), lua_setfield(L, -2, "__gc");
+  if (len) lua_pushcfunction(L, len), lua_setfield(L, -2, "__len");
+  lua_pushliteral(L, "locked"), lua_setfield(L, -2, "__metatable");
+  lua_pop(L, 1);
+}
+
+void dlua_bind_data(lua_State *L) {
+  static const luaL_Reg functions[] = {
+      {"cifar", read_cifar},
+      {"mnist", read_mnist},
+      {"folder", read_folder},
+      {"tensors", from_tensors},
+      {"idx", read_idx},
+      {"subset", subset},
+      {"get", get},
+      {"statistics", statistics},
+      {"classes", classes},
+      {"labels", labels},
+      {"random_key", random_key},
+      {"permutation", permutation},
+      {"split", split},
+      {"transform", new_transform},
+      {"apply", apply},
+      {"loader", new_loader},
+      {"start", start},
+      {"next", next},
+      {"examples", examples},
+      {"stats", stats},
+      {"csv", read_csv},
+      {"is_folder", is_folder},
+      {NULL, NULL},
+  };
+  new_kind(L, DATASET, dataset_gc, dataset_len);
+  new_kind(L, TRANSFORM, NULL, NULL);
+  new_kind(L, LOADER, loader_gc, loader_len);
+  new_kind(L, "dlua.csv", csv_gc, NULL);
+  luaL_getsubtable(L, -1, "io");
+  luaL_setfuncs(L, functions, 0);
+  lua_pop(L, 1);
+}

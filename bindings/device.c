@@ -1,0 +1,218 @@
+// device.c - devices, memory figures and the settings of the process, as functions of dlua.
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../runtime/backend.h"
+#include "value.h"
+
+// ---------------------------------------------------------------- devices
+
+static dlua_device *device_at(lua_State *L, int index, const char *fallback) {
+  dlua_device *device = NULL;
+  const char *name = luaL_optstring(L, index, fallback);
+  dlua_bind_check(L, dlua_device_find(name, &device));
+  return device;
+}
+
+// device(name | "auto"): the name of a device that is there; auto is cuda where it works, else cpu.
+static int device(lua_State *L) {
+  dlua_device *found = NULL;
+  const char *name = luaL_optstring(L, 1, "auto");
+  if (strcmp(name, "auto") != 0) found = device_at(L, 1, name);
+  else if (dlua_device_find("cuda", &found) != DLUA_OK) found = dlua_cpu();
+  lua_pushstring(L, dlua_device_name(found));
+  return 1;
+}
+
+// cuda.available(): true, or false and why not.
+static int cuda_available(lua_State *L) {
+  dlua_device *found = NULL;
+  bool there = dlua_device_find("cuda", &found) == DLUA_OK;
+  lua_pushboolean(L, there);
+  if (there) return 1;
+  lua_pushstring(L, dlua_message());
+  return 2;
+}
+
+// cuda.devices(): one line of text per device.
+static int cuda_devices(lua_State *L) {
+  device_at(L, 1, "cuda");
+  lua_newtable(L);
+  for (int k = 0, n = 0; k < dlua_device_count(); k++) {
+    const dlua_device *d = dlua_device_at(k);
+    char text[256];
+    if (strncmp(d->name, "cuda", 4) != 0) continue;
+    dlua_bind_check(L, d->backend->info(d->index, text, sizeof text));
+    lua_pushfstring(L, "%s: %s", d->name, text);
+    lua_rawseti(L, -2, ++n);
+  }
+  return 1;
+}
+
+static int synchronize_on(lua_State *L, const char *fallback) {
+  dlua_bind_check(L, dlua_synchronize(device_at(L, 1, fallback)));
+  return 0;
+}
+static int cuda_synchronize(lua_State *L) { return synchronize_on(L, "cuda"); }
+static int synchronize(lua_State *L) { return synchronize_on(L, "cpu"); }
+
+static int empty_cache_of(lua_State *L, const char *fallback) {
+  dlua_empty_cache(device_at(L, 1, fallback));
+  return 0;
+}
+static int cuda_empty_cache(lua_State *L) { return empty_cache_of(L, "cuda"); }
+static int empty_cache(lua_State *L) { return empty_cache_of(L, "cpu"); }
+
+// ---------------------------------------------------------------- memory
+
+static void set_integer(lua_State *L, const char *key, uint64_t value) {
+  lua_pushinteger(L, (lua_Integer)value);
+  lua_setfield(L, -2, key);
+}
+
+// memory([device]): bytes live, peak and cached, blocks handed out and taken from the system, bytes of Lua.
+static int memory_of(lua_State *L, const char *fallback) {
+  dlua_memory m = dlua_memory_stats(device_at(L, 1, fallback));
+  lua_newtable(L);
+  set_integer(L, "live", m.live);
+  set_integer(L, "peak", m.peak);
+  set_integer(L, "cached", m.cached);
+  set_integer(L, "allocations", m.allocations);
+  set_integer(L, "system", m.system);
+  set_integer(L, "lua", (uint64_t)lua_gc(L, LUA_GCCOUNT) * 1024 + (uint64_t)lua_gc(L, LUA_GCCOUNTB));
+  return 1;
+}
+static int memory(lua_State *L) { return memory_of(L, "cpu"); }
+static int cuda_memory(lua_State *L) { return memory_of(L, "cuda"); }
+
+static int reset_peak_memory(lua_State *L) {
+  dlua_memory_reset_peak(device_at(L, 1, "cpu"));
+  return 0;
+}
+
+// ---------------------------------------------------------------- settings
+
+// threads([n]): the size of the kernel team, after setting it.
+static int threads(lua_State *L) {
+  if (!lua_isnoneornil(L, 1)) {
+    int ok;
+    lua_Integer n = lua_tointegerx(L, 1, &ok);
+    if (!ok || n < 1) return dlua_bind_raise(L, "threads: n must be at least 1, got %s", luaL_tolstring(L, 1, NULL));
+    dlua_set_threads(n > 1024 ? 1024 : (int)n);
+  }
+  lua_pushinteger(L, dlua_threads());
+  return 1;
+}
+
+static int seed(lua_State *L) {
+  int ok;
+  lua_Integer n = lua_tointegerx(L, 1, &ok);
+  if (!ok) return dlua_bind_raise(L, "seed: n must be an integer, got %s", dlua_bind_type(L, 1));
+  dlua_seed((uint64_t)n);
+  return 0;
+}
+
+// rng_state(): {seed, offset} of the generator; set_rng_state takes it back.
+static int rng_state(lua_State *L) {
+  uint64_t state[2];
+  dlua_rng_state(state);
+  lua_createtable(L, 2, 0);
+  for (int k = 0; k < 2; k++) lua_pushinteger(L, (lua_Integer)state[k]), lua_rawseti(L, -2, k + 1);
+  return 1;
+}
+
+static int set_rng_state(lua_State *L) {
+  uint64_t state[2];
+  if (!lua_istable(L, 1)) return dlua_bind_raise(L, "set_rng_state: takes what rng_state() gave");
+  for (int k = 0; k < 2; k++) {
+    if (lua_rawgeti(L, 1, k + 1) != LUA_TNUMBER) {
+      return dlua_bind_raise(L, "set_rng_state: takes what rng_state() gave");
+    }
+    state[k] = (uint64_t)lua_tointeger(L, -1);
+  }
+  dlua_set_rng_state(state);
+  return 0;
+}
+
+// random_key(): a fresh 64-bit integer from the generator, for streams of one's own.
+static int random_key(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)dlua_random_key());
+  return 1;
+}
+
+static int seconds(lua_State *L) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  lua_pushnumber(L, (double)now.tv_sec + 1e-9 * (double)now.tv_nsec);
+  return 1;
+}
+
+// ---------------------------------------------------------------- hooks for tests
+
+static int fail_allocation(lua_State *L) {
+  dlua_fail_allocation((uint64_t)luaL_checkinteger(L, 1));
+  return 0;
+}
+
+static int allocation_count(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)dlua_allocation_count());
+  return 1;
+}
+
+// fault(device, "alloc" | "copy" | "launch", n): the n-th such thing on the device fails.
+static int fault(lua_State *L) {
+  dlua_device *d = device_at(L, 1, "mock");
+  const char *what = luaL_checkstring(L, 2);
+  if (!d->backend->test_fault) return dlua_bind_raise(L, "fault: %s has no faults to inject", d->name);
+  dlua_bind_check(L, d->backend->test_fault(what, (int)luaL_checkinteger(L, 3)));
+  return 0;
+}
+
+// reference([on]): whether only plain kernels run, before setting it.
+static int reference(lua_State *L) {
+  lua_pushboolean(L, dlua_reference_mode());
+  if (!lua_isnone(L, 1)) dlua_set_reference_mode(lua_toboolean(L, 1));
+  return 1;
+}
+
+// is_terminal(): whether what a script prints is shown on a terminal.
+static int is_terminal(lua_State *L) {
+  lua_pushboolean(L, isatty(STDOUT_FILENO));
+  return 1;
+}
+
+static void add_table(lua_State *L, const char *name, const luaL_Reg *functions) {
+  lua_newtable(L);
+  luaL_setfuncs(L, functions, 0);
+  lua_setfield(L, -2, name);
+}
+
+void dlua_bind_device(lua_State *L) {
+  static const luaL_Reg functions[] = {
+      {"device", device},         {"synchronize", synchronize},
+      {"empty_cache", empty_cache}, {"memory", memory},
+      {"reset_peak_memory", reset_peak_memory}, {"threads", threads},
+      {"seed", seed},             {"rng_state", rng_state},
+      {"set_rng_state", set_rng_state}, {"random_key", random_key},
+      {"time", seconds},          {"is_terminal", is_terminal},
+      {NULL, NULL},
+  };
+  static const luaL_Reg cuda[] = {{"available", cuda_available},
+                                  {"devices", cuda_devices},
+                                  {"synchronize", cuda_synchronize},
+                                  {"empty_cache", cuda_empty_cache},
+                                  {"memory", cuda_memory},
+                                  {NULL, NULL}};
+  static const luaL_Reg test[] = {{"fail_allocation", fail_allocation},
+                                  {"allocation_count", allocation_count},
+                                  {"fault", fault},
+                                  {"reference", reference},
+                                  {NULL, NULL}};
+  luaL_setfuncs(L, functions, 0);
+  add_table(L, "cuda", cuda);
+  add_table(L, "test", test);
+  lua_pushliteral(L, DLUA_VERSION);
+  lua_setfield(L, -2, "version");
+}

@@ -1,0 +1,253 @@
+// function.c - dlua.Function{forward =, backward =}: an op written in Lua.
+//
+// The node that records a call holds one reference into Lua, to a record {backward, ctx, attached, versions}. It is
+// dropped by whoever frees the node, perhaps inside a finalizer or on another thread, so dropped references wait in a
+// queue for the Lua thread. Outputs that forward stores in ctx would make the node own itself; they are stored
+// detached and tied to the node again for the time of backward. Tensors in ctx that were changed in place since are
+// an error, as for any op.
+#include <stdlib.h>
+#include <string.h>
+
+#include "../runtime/grad.h"
+#include "value.h"
+
+enum { MOST_TENSORS = 64 };
+
+typedef struct record {
+  int ref;
+  int nargs;
+  uint8_t position[MOST_TENSORS]; // of input k among forward's arguments, from 1
+  struct record *next;
+} record;
+
+static record *dropped; // atomic stack
+
+static const char pending_key; // the Lua error of a backward function, on its way to the caller
+
+// ---------------------------------------------------------------- references
+
+static void drop(void *user) {
+  record *r = user;
+  r->next = __atomic_load_n(&dropped, __ATOMIC_RELAXED);
+  while (!__atomic_compare_exchange_n(&dropped, &r->next, r, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) continue;
+}
+
+void dlua_bind_drain(lua_State *L) {
+  if (!__atomic_load_n(&dropped, __ATOMIC_RELAXED)) return;
+  record *r = __atomic_exchange_n(&dropped, NULL, __ATOMIC_ACQUIRE);
+  while (r) {
+    record *next = r->next;
+    luaL_unref(L, LUA_REGISTRYINDEX, r->ref);
+    free(r);
+    r = next;
+  }
+}
+
+bool dlua_bind_raise_pending(lua_State *L) {
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &pending_key) == LUA_TNIL) return lua_pop(L, 1), false;
+  lua_pushnil(L);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &pending_key);
+  lua_error(L);
+  return true;
+}
+
+// ---------------------------------------------------------------- what ctx holds
+
+static void push_alias(lua_State *L, dlua_tensor *x) {
+  dlua_tensor **slot = dlua_bind_box(L);
+  dlua_bind_check(L, dlua_tensor_detach(slot, x));
+}
+
+static int output_at(dlua_tensor *x, int nout, dlua_tensor **out) {
+  for (int k = 0; k < nout; k++) {
+    if (out[k] == x) return k;
+  }
+  return -1;
+}
+
+// Goes through ctx: stores outputs detached, noting key -> result number in attached, and every tensor's version.
+static void settle_ctx(lua_State *L, int ctx, int attached, int versions, int nout, dlua_tensor **out) {
+  for (lua_pushnil(L); lua_next(L, ctx); lua_pop(L, 1)) {
+    dlua_tensor *x = dlua_bind_test_tensor(L, -1);
+    if (!x) continue;
+    int k = output_at(x, nout, out);
+    lua_pushvalue(L, -2);
+    lua_pushinteger(L, x->storage->version);
+    lua_rawset(L, versions);
+    if (k < 0) continue;
+    lua_pushvalue(L, -2);
+    lua_pushinteger(L, k);
+    lua_rawset(L, attached);
+    lua_pushvalue(L, -2);
+    push_alias(L, x);
+    lua_rawset(L, ctx); // an existing key: allowed while walking
+  }
+}
+
+// Raises when a tensor of ctx was changed in place since forward.
+static void check_versions(lua_State *L, const dlua_node *node, int ctx, int versions) {
+  for (lua_pushnil(L); lua_next(L, versions); lua_pop(L, 1)) {
+    lua_pushvalue(L, -2);
+    lua_rawget(L, ctx);
+    dlua_tensor *x = dlua_bind_test_tensor(L, -1);
+    if (x && (lua_Integer)x->storage->version != lua_tointeger(L, -2)) {
+      dlua_bind_raise(L, "Function: ctx.%s was changed in place after the call at %s, and backward needs it (%s)",
+                      luaL_tolstring(L, -3, NULL), node->where, dlua_shape_text(x));
+    }
+    lua_pop(L, 1);
+  }
+}
+
+// Makes the outputs in ctx results of the node (on) or detached ones again.
+static void tie_outputs(lua_State *L, dlua_node *node, int ctx, int attached, bool on) {
+  for (lua_pushnil(L); lua_next(L, attached); lua_pop(L, 1)) {
+    lua_pushvalue(L, -2);
+    lua_pushvalue(L, -1);
+    lua_rawget(L, ctx);
+    dlua_tensor *x = dlua_bind_test_tensor(L, -1);
+    if (x) {
+      push_alias(L, x);
+      lua_replace(L, -2);
+      dlua_tensor of = {.node = node, .output = (uint8_t)lua_tointeger(L, -3)};
+      if (on) dlua_bind_check(L, dlua_attach(dlua_bind_test_tensor(L, -1), &of));
+    }
+    lua_rawset(L, ctx);
+  }
+}
+
+// ---------------------------------------------------------------- backward
+
+static void give_results(lua_State *L, dlua_back *b, const record *r, int first) {
+  int count = lua_gettop(L) - first + 1;
+  for (int k = 0; k < b->nin; k++) {
+    int position = r->position[k];
+    if (position > count || lua_isnil(L, first + position - 1) || !dlua_needs(b, k)) continue;
+    int at = first + position - 1;
+    dlua_tensor *g = dlua_bind_test_tensor(L, at);
+    if (!g) {
+      dlua_bind_raise(L, "Function: backward must give a tensor or nil for argument %d, got %s", position, dlua_bind_type(L, at));
+    }
+    dlua_give(b, k, dlua_own(b->s, dlua_tensor_retain(g)));
+  }
+}
+
+// Runs a record's Lua function. Arguments: dlua_back, record.
+static int run_backward(lua_State *L) {
+  dlua_back *b = lua_touserdata(L, 1);
+  const record *r = lua_touserdata(L, 2);
+  enum { CTX = 4, ATTACHED, VERSIONS };
+  lua_settop(L, 2);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, r->ref);
+  for (int k = 2; k <= 4; k++) lua_rawgeti(L, 3, k);
+  check_versions(L, b->node, CTX, VERSIONS);
+  bool tie = dlua_grad_mode();
+  if (tie) tie_outputs(L, b->node, CTX, ATTACHED, true);
+  lua_rawgeti(L, 3, 1);
+  lua_pushvalue(L, CTX);
+  for (int k = 0; k < b->node->nout; k++) *dlua_bind_box(L) = dlua_tensor_retain(b->g[k]);
+  lua_call(L, 1 + b->node->nout, LUA_MULTRET);
+  give_results(L, b, r, VERSIONS + 1);
+  if (tie) tie_outputs(L, b->node, CTX, ATTACHED, false);
+  return 0;
+}
+
+// Called by the walk: nothing may be raised through it.
+static void back(dlua_back *b, void *user) {
+  lua_State *L = dlua_bind_running();
+  if (!lua_checkstack(L, 8)) {
+    dlua_failed(b->s, dlua_fail(DLUA_NO_MEMORY, "Function: no stack for backward"));
+    return;
+  }
+  lua_pushcfunction(L, run_backward);
+  lua_pushlightuserdata(L, b);
+  lua_pushlightuserdata(L, user);
+  if (lua_pcall(L, 2, 0, 0) == LUA_OK) return;
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &pending_key);
+  dlua_failed(b->s, dlua_fail(DLUA_BAD_STATE, "Function: backward failed"));
+}
+
+// ---------------------------------------------------------------- forward
+
+// Arguments that are tensors, in order; fills the record's positions.
+static int read_inputs(lua_State *L, int nargs, record *r, dlua_tensor **in, bool *needed) {
+  int count = 0;
+  for (int k = 1; k <= nargs && count < MOST_TENSORS; k++) {
+    dlua_tensor *x = dlua_bind_test_tensor(L, k);
+    if (!x) continue;
+    *needed |= x->requires_grad;
+    r->position[count] = (uint8_t)k, in[count++] = x;
+  }
+  return count;
+}
+
+// The results from first on; those that are inputs or have a history of their own become fresh tensors.
+static int read_outputs(lua_State *L, int first, int nin, dlua_tensor **in, dlua_tensor **out) {
+  int count = 0;
+  for (int k = first; k <= lua_gettop(L) && count < DLUA_MAX_OUT; k++) {
+    dlua_tensor *y = dlua_bind_test_tensor(L, k);
+    if (!y) dlua_bind_raise(L, "Function: forward must return tensors, got %s", dlua_bind_type(L, k));
+    if (y->node || output_at(y, nin, in) >= 0) {
+      push_alias(L, y);
+      lua_replace(L, k);
+      y = dlua_bind_test_tensor(L, k);
+    }
+    out[count++] = y;
+  }
+  return count;
+}
+
+// Upvalues: forward, backward. Stack below: arguments; then ctx.
+static int call_function(lua_State *L) {
+  dlua_bind_enter(L);
+  record found = {.nargs = lua_gettop(L)};
+  dlua_tensor *in[MOST_TENSORS], *out[DLUA_MAX_OUT];
+  bool needed = false;
+  int nargs = found.nargs, nin = read_inputs(L, nargs, &found, in, &needed), ctx = nargs + 1;
+  luaL_checkstack(L, nargs + 10, NULL);
+  lua_newtable(L);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_pushvalue(L, ctx);
+  for (int k = 1; k <= nargs; k++) lua_pushvalue(L, k);
+  bool before = dlua_set_grad_mode(false);
+  int status = lua_pcall(L, nargs + 1, LUA_MULTRET, 0);
+  dlua_set_grad_mode(before);
+  if (status != LUA_OK) return lua_error(L);
+  int results = lua_gettop(L) - ctx;
+  if (!needed || !before) return results;
+  int nout = read_outputs(L, ctx + 1, nin, in, out), top = lua_gettop(L);
+  lua_createtable(L, 4, 0);
+  lua_newtable(L), lua_newtable(L);
+  settle_ctx(L, ctx, top + 2, top + 3, nout, out);
+  lua_rawseti(L, top + 1, 4), lua_rawseti(L, top + 1, 3);
+  lua_pushvalue(L, ctx), lua_rawseti(L, top + 1, 2);
+  lua_pushvalue(L, lua_upvalueindex(2)), lua_rawseti(L, top + 1, 1);
+  found.ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  record *kept = malloc(sizeof *kept);
+  if (!kept) {
+    luaL_unref(L, LUA_REGISTRYINDEX, found.ref);
+    return dlua_bind_raise(L, "Function: no memory");
+  }
+  *kept = found;
+  dlua_bind_check(L, dlua_record_custom(nin, in, nout, out, back, drop, kept));
+  return results;
+}
+
+// Function{forward = function(ctx, x, …) … end, backward = function(ctx, g, …) … end}: a function to call.
+static int function(lua_State *L) {
+  static const char *const names[] = {"forward", "backward", NULL};
+  luaL_checkany(L, 1);
+  lua_settop(L, 1);
+  dlua_bind_check_options(L, 1, "Function", names);
+  for (int k = 0; k < 2; k++) {
+    if (!lua_istable(L, 1) || lua_getfield(L, 1, names[k]) != LUA_TFUNCTION) {
+      return dlua_bind_raise(L, "Function: %s must be a function", names[k]);
+    }
+  }
+  lua_pushcclosure(L, call_function, 2);
+  return 1;
+}
+
+void dlua_bind_functions(lua_State *L) {
+  lua_pushcfunction(L, function);
+  lua_setfield(L, -2, "Function");
+}

@@ -1,0 +1,120 @@
+// repl.c - the terminal as the prompt needs it: lines with editing, history and completion through libedit, and calls
+// that Ctrl-C stops. What the prompt does with them is lua/dlua/prompt.lua.
+#include <editline/readline.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "program.h"
+
+static lua_State *asking; // whose completer libedit calls; set while a line is read
+static volatile sig_atomic_t cancelled;
+static const char completer_key;
+
+// ---------------------------------------------------------------- completion
+
+// Completion k of text by the Lua function: "" ends the list. The result is malloc'ed for libedit.
+static char *next_completion(const char *text, int state) {
+  lua_State *L = asking;
+  char *copy = NULL;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &completer_key);
+  lua_pushstring(L, text);
+  lua_pushinteger(L, state + 1);
+  if (lua_pcall(L, 2, 1, 0) == LUA_OK && lua_type(L, -1) == LUA_TSTRING) copy = strdup(lua_tostring(L, -1));
+  lua_pop(L, 1);
+  return copy;
+}
+
+static char *complete_nothing(const char *text, int state) {
+  (void)text, (void)state;
+  return NULL;
+}
+
+static char **complete(const char *text, int start, int end) {
+  (void)start, (void)end;
+  rl_attempted_completion_over = 1; // no file names
+  return rl_completion_matches(text, next_completion);
+}
+
+// set_completer(fn): fn(word, k) gives the k-th completion or nil.
+static int set_completer(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  lua_settop(L, 1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &completer_key);
+  return 0;
+}
+
+// ---------------------------------------------------------------- lines
+
+static void on_cancel(int signal) {
+  (void)signal;
+  cancelled = 1;
+}
+
+// read(prompt): a line; nil at the end of input; nil, true when Ctrl-C cancelled it.
+static int read_line(lua_State *L) {
+  const char *prompt = luaL_checkstring(L, 1);
+  struct sigaction action = {.sa_handler = on_cancel}, before;
+  sigaction(SIGINT, &action, &before); // no SA_RESTART: reading ends
+  asking = L, cancelled = 0;
+  char *line = readline(prompt);
+  sigaction(SIGINT, &before, NULL);
+  asking = NULL;
+  if (!line || cancelled) {
+    bool was = cancelled;
+    free(line);
+    lua_pushnil(L);
+    lua_pushboolean(L, was);
+    return 2;
+  }
+  lua_pushstring(L, line);
+  free(line);
+  return 1;
+}
+
+static int remember(lua_State *L) {
+  add_history(luaL_checkstring(L, 1));
+  return 0;
+}
+
+static int load_history(lua_State *L) {
+  read_history(luaL_checkstring(L, 1));
+  return 0;
+}
+
+static int save_history(lua_State *L) {
+  const char *file = luaL_checkstring(L, 1);
+  stifle_history((int)luaL_optinteger(L, 2, 1000));
+  write_history(file);
+  return 0;
+}
+
+// ---------------------------------------------------------------- calls
+
+// call(fn, …): as pcall, and Ctrl-C stops it.
+static int call(lua_State *L) {
+  luaL_checkany(L, 1);
+  int status = dlua_program_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+  lua_pushboolean(L, status == LUA_OK);
+  lua_insert(L, 1);
+  return lua_gettop(L);
+}
+
+int luaopen_dlua_terminal(lua_State *L) {
+  static const luaL_Reg functions[] = {
+      {"read", read_line},         {"remember", remember},         {"load_history", load_history},
+      {"save_history", save_history}, {"set_completer", set_completer}, {"call", call},
+      {NULL, NULL},
+  };
+  rl_readline_name = "dlua";
+  rl_attempted_completion_function = complete;
+  rl_completion_entry_function = complete_nothing;
+  rl_basic_word_break_characters = " \t\n\"\\'`@$><=;|&{}()[],+-*/%^#~";
+  rl_completion_append_character = '\0';
+  using_history();
+  luaL_newlib(L, functions);
+  return 1;
+}

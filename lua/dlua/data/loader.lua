@@ -1,0 +1,189 @@
+-- loader.lua - batches of a data set, epoch after epoch.
+--
+--   local batches = data.DataLoader(set, {batch_size = 128, shuffle = true, transform = T.ToFloat(), num_workers = 2})
+--   for x, y in batches:iter() do … end                     -- the next epoch begins at every iter()
+--   print(#batches, batches:stats().wait)                   -- share of the time spent waiting
+--
+-- Worker threads read, transform and fill batches in C. What Lua must do itself runs on the main thread: Lambda and
+-- whatever follows it, collate, and data sets written in Lua. The order of an epoch and the draws of its transforms
+-- follow from the loader's key, the epoch and the example, never from num_workers.
+local core = require "dlua.core"
+local class = require "dlua.class"
+local options = require "dlua.options"
+local dataset = require "dlua.data.dataset"
+local transforms = require "dlua.transforms"
+local io = core.io
+
+local signature = options.signature {
+  "data.DataLoader", {"set", "any"}, {"batch_size", "count", 1}, {"shuffle", "boolean", false},
+  {"drop_last", "boolean", false}, {"transform", "any", optional = true}, {"collate", "function", optional = true},
+  {"num_workers", "natural", 0}, {"prefetch_factor", "count", 2}, {"device", "any", optional = true},
+  doc = "Batches of a data set. #loader is their number; loader:iter() goes through the next epoch.",
+}
+
+local DataLoader = class "DataLoader"
+
+-- ---------------------------------------------------------------- batches made in Lua
+
+-- Examples as one batch: tensors are stacked, numbers become a tensor, anything else a list.
+local function stack(values)
+  local first = values[1]
+  if core.is_tensor(first) then return core.stack(values) end
+  if math.type(first) == "integer" then return core.tensor(values, {dtype = "i64"}) end
+  if math.type(first) or type(first) == "boolean" then return core.tensor(values) end
+  return values
+end
+
+local function default_collate(samples)
+  local parts = {}
+  for k = 1, samples[1].n or #samples[1] do
+    local values = {}
+    for i, sample in ipairs(samples) do values[i] = sample[k] end
+    parts[k] = stack(values)
+  end
+  return table.unpack(parts)
+end
+
+-- A batch of tensors as a list of samples {x, y, …}; single values become Lua numbers.
+local function unstack(parts)
+  local samples = {}
+  for i = 1, #parts[1] do
+    local sample = {n = #parts}
+    for k, part in ipairs(parts) do
+      local value = part[i]
+      sample[k] = value.ndim == 0 and value:item() or value
+    end
+    samples[i] = sample
+  end
+  return samples
+end
+
+-- ---------------------------------------------------------------- building
+
+local function first_lua_step(steps)
+  for k, step in ipairs(steps) do
+    if step.fn then return k end
+  end
+  return #steps + 1
+end
+
+local function native_loader(self, given)
+  local handles = {}
+  for k = 1, self.first_lua - 1 do handles[k] = self.steps[k].handle end
+  self.native, self.parts = io.loader(given.set.handle, {
+    batch = given.batch_size, shuffle = given.shuffle, drop_last = given.drop_last, workers = given.num_workers,
+    ahead = given.prefetch_factor, key = self.key,
+  }, handles)
+end
+
+function DataLoader:init(...)
+  local given = signature:read(...)
+  self.set, self.batch_size, self.collate = given.set, given.batch_size, given.collate
+  self.shuffle, self.drop_last, self.num_workers = given.shuffle, given.drop_last, given.num_workers
+  self.device = given.device and tostring(given.device)
+  self.key = io.random_key()
+  self.epoch = 0
+  self.steps = transforms.steps(given.transform)
+  self.first_lua = first_lua_step(self.steps)
+  self.count = dataset.size(given.set)
+  if dataset.is_native(given.set) then native_loader(self, given) end
+end
+
+function DataLoader:__len()
+  if self.drop_last then return self.count // self.batch_size end
+  return (self.count + self.batch_size - 1) // self.batch_size
+end
+
+-- ---------------------------------------------------------------- one epoch
+
+local function draw(self, example) return {key = self.key, epoch = self.epoch, sample = example} end
+
+-- Runs the transforms that C has not run on the first part of every sample.
+local function finish(self, samples, examples, from)
+  for i, sample in ipairs(samples) do
+    sample[1] = transforms.run(self.steps, from, sample[1], draw(self, examples[i]))
+  end
+  return (self.collate or default_collate)(samples)
+end
+
+-- The next batch from C, passed on as it is unless Lua has a part in it.
+local function native_batch(self, number)
+  local parts = table.pack(io.next(self.native, self.parts))
+  if parts.n == 0 then return end
+  local with_lua = self.first_lua <= #self.steps
+  if not with_lua and not self.collate then return table.unpack(parts, 1, parts.n) end
+  local samples = unstack(parts)
+  local examples = with_lua and io.examples(self.native, (number - 1) * self.batch_size + 1, #samples) or {}
+  return finish(self, samples, examples, self.first_lua)
+end
+
+local function lua_batch(self, number, order)
+  local samples, examples = {}, {}
+  local last = math.min(number * self.batch_size, self.count)
+  for k = (number - 1) * self.batch_size + 1, last do
+    local example = order and order[k] or k
+    samples[#samples + 1] = table.pack(dataset.get(self.set, example))
+    examples[#examples + 1] = example
+  end
+  return finish(self, samples, examples, 1)
+end
+
+local function to_device(device, ...)
+  if not device then return ... end
+  local parts = table.pack(...)
+  for k = 1, parts.n do
+    if core.is_tensor(parts[k]) then parts[k] = parts[k]:to(device) end
+  end
+  return table.unpack(parts, 1, parts.n)
+end
+
+local function begin(self)
+  if #self == 0 then
+    core.fail("DataLoader: %d examples make no whole batch of %d%s", self.count, self.batch_size,
+      self.drop_last and " (drop_last)" or "")
+  end
+  self.epoch = self.epoch + 1
+  if self.native then
+    io.start(self.native, self.epoch)
+  else
+    self.began, self.waited, self.made = core.time(), 0, 0
+  end
+end
+
+-- Begins the next epoch and returns the iterator of its batches: for x, y in loader:iter() do … end. Leaving the loop
+-- early is fine.
+--   for x, y in batches:iter() do print(x.shape[1]) end
+function DataLoader:iter()
+  begin(self)
+  local epoch, number, batches = self.epoch, 0, #self
+  local order = not self.native and self.shuffle and io.permutation(self.key, epoch, self.count):totable()
+  return function()
+    if self.epoch ~= epoch then core.fail("DataLoader: this loop was ended by a newer iter() of the same loader") end
+    number = number + 1
+    if number > batches then
+      if self.native then io.next(self.native, 0) end
+      return nil
+    end
+    if self.native then return to_device(self.device, native_batch(self, number)) end
+    local before = core.time()
+    local batch = table.pack(lua_batch(self, number, order))
+    self.waited, self.made = self.waited + core.time() - before, number
+    return to_device(self.device, table.unpack(batch, 1, batch.n))
+  end
+end
+
+-- Figures of the running or last epoch: wait (share of the time spent waiting for batches), waited and elapsed in
+-- seconds, batches.
+--   batches:stats().wait
+function DataLoader:stats()
+  if self.native then return io.stats(self.native) end
+  local elapsed = self.began and core.time() - self.began or 0
+  return {wait = elapsed > 0 and self.waited / elapsed or 0, waited = self.waited or 0, elapsed = elapsed,
+    batches = self.made or 0}
+end
+
+function DataLoader:__tostring()
+  return ("DataLoader: %d batches of %d from %d examples"):format(#self, self.batch_size, self.count)
+end
+
+return DataLoader

@@ -1,0 +1,29 @@
+-- describe.lua - the text behind ?name at the prompt: registered help first, then an op's signature and sentence,
+-- then what kind of value the name stands for.
+local dlua = require "dlua"
+local core = require "dlua.core"
+
+local function default_text(param) return param.optional and param.name .. "?" or param.name end
+
+-- "sum(x, dim?, keepdim?) -> y" from an op's description.
+local function signature(info)
+  local names = {}
+  for k, param in ipairs(info.params) do names[k] = default_text(param) end
+  return ("%s(%s) -> %s"):format(info.name, table.concat(names, ", "), table.concat(info.results, ", "))
+end
+
+local function op_text(name)
+  local info = core.op_info(name)
+  if not info or info.hidden then return nil end
+  local prefix = info.params[1] and info.params[1].kind == "T" and "x:" or "dlua."
+  return ("dlua.%s\n  %s\n  signature: %s%s"):format(signature(info), info.doc, info.sig,
+    info.inplace and ("\n  in place: %s%s_"):format(prefix, name) or "")
+end
+
+-- The help text of a name as one writes it: "sum", "x:sum", "dlua.sum", "nn.Conv2d"; nil when there is none.
+--   print(require "dlua.describe" "sum")
+return function(name)
+  local registered = dlua.help and dlua.help(name)
+  if registered then return registered end
+  return op_text(name:match "([%w_]+)$" or name)
+end

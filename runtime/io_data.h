@@ -1,0 +1,44 @@
+// io_data.h - data sets as they are published: CIFAR-10's binary files, MNIST's idx files, folders
+// of PNG, tables as CSV.
+//
+//   dlua_dataset *train = NULL;
+//   DLUA_TRY(dlua_cifar_open("cifar-10-batches-bin", true, &train));
+//
+// Every size is checked against the file before memory is taken; every failure names the file and
+// the place in it. Class labels become 1-based here, and only here.
+#ifndef DLUA_IO_DATA_H
+#define DLUA_IO_DATA_H
+
+#include "dataset.h"
+
+// The six binary files of CIFAR-10 in folder; caller owns the result.
+dlua_status dlua_cifar_open(const char *folder, bool train, dlua_dataset **dataset);
+// MNIST's four idx files, plain or .gz; caller owns the result.
+dlua_status dlua_mnist_open(const char *folder, bool train, dlua_dataset **dataset);
+// Pictures in folder/CLASS/*.png: classes and files in byte order of their names. channels 1, 3
+// or 4. Files are only listed here, and decoded when asked for. Caller owns the result.
+dlua_status dlua_folder_open(const char *folder, int channels, dlua_dataset **dataset);
+// One idx file, plain or .gz, of u8, i32, f32 or f64; caller owns the result.
+dlua_status dlua_idx_read(const char *path, dlua_tensor **tensor);
+
+// A table: cells are spans of text, row by row.
+typedef struct dlua_csv {
+  dlua_bytes file, cells; // cells: dlua_cell [rows][columns], after the header's row if it has one
+  int64_t rows, columns;
+  bool header; // names: the first row of cells
+} dlua_csv;
+
+typedef struct dlua_cell {
+  uint32_t at, size; // in file; quotes are removed and doubled quotes made single in place
+  uint32_t line;     // of the file, from 1
+} dlua_cell;
+
+// Reads a table of at most 4 GiB. Every row must have as many cells as the first.
+dlua_status dlua_csv_read(const char *path, char delimiter, bool header, dlua_csv *csv);
+void dlua_csv_free(dlua_csv *csv);
+// Cell of a row (from 0, without the header); row -1 is the header.
+const dlua_cell *dlua_csv_cell(const dlua_csv *csv, int64_t row, int64_t column);
+// The cell as a number: NaN when it is empty; false when it is neither.
+bool dlua_csv_number(const dlua_csv *csv, const dlua_cell *cell, double *value);
+
+#endif

@@ -1,0 +1,11 @@
+// isa.h - which instruction set this process may use. Files in runtime/simd are compiled once for each; a family
+// keeps one table of kernels per set and picks by dlua_isa().
+#ifndef DLUA_ISA_H
+#define DLUA_ISA_H
+
+typedef enum dlua_isa_level { DLUA_BASE, DLUA_AVX2, DLUA_AVX512, DLUA_ISAS } dlua_isa_level;
+
+// The best set of this CPU, lowered by DLUA_ISA; the same for the whole run.
+dlua_isa_level dlua_isa(void);
+
+#endif

@@ -1,0 +1,27 @@
+// norm.h - the inner loops of batch normalisation, compiled once per instruction set (simd/norm.c).
+// Memory is walked in vectors of sixteen floats; lane l belongs to channel l % block of a blocked
+// layout, or all lanes to one channel.
+#ifndef DLUA_NORM_H
+#define DLUA_NORM_H
+
+#include <stdint.h>
+
+enum { DLUA_NORM_LANES = 16 };
+
+typedef struct dlua_norm_kernels {
+  // sum[l] += x - shift[l], squares[l] += (x - shift[l])² over count floats.
+  void (*moments)(const float *x, int64_t count, const float *shift, double *sum, double *squares);
+  // sum[l] += g, product[l] += g (x - mean[l]).
+  void (*products)(const float *g, const float *x, int64_t count, const float *mean, double *sum,
+                   double *product);
+  // y = x a[l] + b[l].
+  void (*affine)(float *y, const float *x, int64_t count, const float *a, const float *b);
+  // gx = g a[l] + x b[l] + c[l].
+  void (*affine2)(float *gx, const float *g, const float *x, int64_t count, const float *a,
+                  const float *b, const float *c);
+} dlua_norm_kernels;
+
+extern const dlua_norm_kernels dlua_norm_base;
+extern const dlua_norm_kernels dlua_norm_avx2, dlua_norm_avx512; // x86-64 only
+
+#endif

@@ -1,0 +1,330 @@
+// norm.c - batch normalisation (Ioffe and Szegedy, 2015): y = (x - mean) / sqrt(var + eps) * weight
+// + bias per channel.
+//
+// In training mean and var are the batch's, and the running averages move towards them by momentum
+// (var unbiased, as PyTorch has it); otherwise the running averages are used. Backward is the fused
+// op batch_norm_grad; when the backward pass is itself recorded, the same formula is written in
+// elementary ops, which have all derivatives.
+#include <math.h>
+#include <string.h>
+
+#include "norm_fast.h"
+
+enum { X, WEIGHT, BIAS, RUNNING_MEAN, RUNNING_VAR }; // inputs of batch_norm
+enum { TRAINING, MOMENTUM, EPS };                    // its numbers
+
+static int64_t spread(const dlua_tensor *x) { // elements per image and channel
+  int64_t n = 1;
+  for (int d = 2; d < x->ndim; d++) n *= x->size[d];
+  return n;
+}
+
+// ---------------------------------------------------------------- shape
+
+static dlua_status check_channels(const dlua_args *a, int k, int64_t channels) {
+  const dlua_tensor *p = a->in[k], *x = a->in[X];
+  if (!p) return DLUA_OK;
+  if (p->ndim != 1 || p->size[0] != channels) {
+    return dlua_shape_error(a, "x has %lld channels but %s has shape %s", (long long)channels,
+                            a->sig->tensor[k].name, dlua_shape_text(p));
+  }
+  if (p->dtype != x->dtype) {
+    return dlua_shape_error(a, "x is %s but %s is %s", dlua_dtype_name((dlua_dtype)x->dtype),
+                            a->sig->tensor[k].name, dlua_dtype_name((dlua_dtype)p->dtype));
+  }
+  return DLUA_OK;
+}
+
+static dlua_status check_float(const dlua_args *a) {
+  const dlua_tensor *x = a->in[X];
+  if (!dlua_is_float((dlua_dtype)x->dtype)) {
+    return dlua_shape_error(a, "x must be a float tensor, got %s",
+                            dlua_dtype_name((dlua_dtype)x->dtype));
+  }
+  if (x->ndim < 2) return dlua_shape_error(a, "x must have the shape {n,c} or {n,c,…}");
+  return DLUA_OK;
+}
+
+static dlua_status batch_norm_shape(dlua_args *a) {
+  const dlua_tensor *x = a->in[X];
+  DLUA_TRY(check_float(a));
+  int64_t c = x->size[1];
+  for (int k = WEIGHT; k <= RUNNING_VAR; k++) DLUA_TRY(check_channels(a, k, c));
+  bool training = a->num[TRAINING].i;
+  if (!training && (!a->in[RUNNING_MEAN] || !a->in[RUNNING_VAR])) {
+    return dlua_shape_error(a, "without training it needs running_mean and running_var");
+  }
+  if (training && x->size[0] * spread(x) < 2) {
+    return dlua_shape_error(a, "training needs more than %lld value per channel",
+                            (long long)(x->size[0] * spread(x)));
+  }
+  dlua_spec_shape(a, 0, x->ndim, x->size);
+  a->spec[0].layout = (dlua_layout)x->layout;
+  for (int k = 0; k < 3; k++) a->spec[k].dtype = (dlua_dtype)x->dtype;
+  dlua_spec_shape(a, 1, 1, &c);
+  dlua_spec_shape(a, 2, 1, &c);
+  return DLUA_OK;
+}
+
+// ---------------------------------------------------------------- one element of any tensor
+
+static double get(const dlua_tensor *x, int64_t at) {
+  return x->dtype == DLUA_F32 ? dlua_f32(x)[at] : dlua_f64(x)[at];
+}
+
+static void put(const dlua_tensor *x, int64_t at, double value) {
+  if (x->dtype == DLUA_F32)
+    dlua_f32(x)[at] = (float)value;
+  else
+    dlua_f64(x)[at] = value;
+}
+
+static double get_or(const dlua_tensor *x, int64_t channel, double missing) {
+  return x ? get(x, channel * x->stride[0]) : missing;
+}
+
+static void move_average(const dlua_tensor *running, int64_t channel, double momentum,
+                         double value) {
+  if (!running) return;
+  int64_t at = channel * running->stride[0];
+  put(running, at, (1 - momentum) * get(running, at) + momentum * value);
+}
+
+void dlua_finish_moments(const dlua_args *a, int64_t channel, const dlua_moments *m, double *mean,
+                         double *rstd) {
+  double d = m->sum / (double)m->count, var = m->squares / (double)m->count - d * d;
+  if (var < 0) var = 0;
+  *mean = m->shift + d;
+  *rstd = 1 / sqrt(var + a->num[EPS].f);
+  double unbiased = var * (double)m->count / (double)(m->count - 1);
+  move_average(a->in[RUNNING_MEAN], channel, a->num[MOMENTUM].f, *mean);
+  move_average(a->in[RUNNING_VAR], channel, a->num[MOMENTUM].f, unbiased);
+}
+
+// ---------------------------------------------------------------- plain kernels
+
+static dlua_moments moments(const dlua_tensor *x, int64_t channel) {
+  int64_t c = x->size[1], inner = spread(x);
+  dlua_moments m = {.shift = get(x, channel * inner), .count = x->size[0] * inner};
+  for (int64_t n = 0; n < x->size[0]; n++) {
+    for (int64_t k = 0; k < inner; k++) {
+      double d = get(x, (n * c + channel) * inner + k) - m.shift;
+      m.sum += d, m.squares += d * d;
+    }
+  }
+  return m;
+}
+
+static dlua_status batch_norm_cpu(const dlua_args *a) {
+  const dlua_tensor *x = a->in[X], *y = a->out[0];
+  int64_t c = x->size[1], inner = spread(x);
+  for (int64_t channel = 0; channel < c; channel++) {
+    double mean = get_or(a->in[RUNNING_MEAN], channel, 0);
+    double rstd = 1 / sqrt(get_or(a->in[RUNNING_VAR], channel, 0) + a->num[EPS].f);
+    if (a->num[TRAINING].i) {
+      dlua_moments m = moments(x, channel);
+      dlua_finish_moments(a, channel, &m, &mean, &rstd);
+    }
+    put(a->out[1], channel, mean), put(a->out[2], channel, rstd);
+    double scale = rstd * get_or(a->in[WEIGHT], channel, 1), bias = get_or(a->in[BIAS], channel, 0);
+    for (int64_t n = 0; n < x->size[0]; n++) {
+      for (int64_t k = 0; k < inner; k++) {
+        int64_t at = (n * c + channel) * inner + k;
+        put(y, at, (get(x, at) - mean) * scale + bias);
+      }
+    }
+  }
+  for (int k = RUNNING_MEAN; k <= RUNNING_VAR && a->num[TRAINING].i; k++) {
+    if (a->in[k]) a->in[k]->storage->version++;
+  }
+  return DLUA_OK;
+}
+
+// ---------------------------------------------------------------- gradient
+
+static dlua_status batch_norm_grad_shape(dlua_args *a) {
+  const dlua_tensor *x = a->in[1];
+  if (!dlua_same_shape(a->in[0], x)) return dlua_shape_error(a, "g has not x's shape");
+  dlua_spec_shape(a, 0, x->ndim, x->size);
+  a->spec[0].layout = (dlua_layout)x->layout;
+  dlua_spec_shape(a, 1, 1, &x->size[1]);
+  dlua_spec_shape(a, 2, 1, &x->size[1]);
+  return DLUA_OK;
+}
+
+static dlua_status batch_norm_grad_cpu(const dlua_args *a) {
+  const dlua_tensor *g = a->in[0], *x = a->in[1], *gx = a->out[0];
+  int64_t c = x->size[1], inner = spread(x);
+  for (int64_t channel = 0; channel < c; channel++) {
+    double mean = get(a->in[3], channel), rstd = get(a->in[4], channel), sum = 0, product = 0;
+    for (int64_t n = 0; n < x->size[0]; n++) {
+      for (int64_t k = 0; k < inner; k++) {
+        int64_t at = (n * c + channel) * inner + k;
+        sum += get(g, at), product += get(g, at) * (get(x, at) - mean) * rstd;
+      }
+    }
+    put(a->out[1], channel, product), put(a->out[2], channel, sum);
+    double scale = rstd * get_or(a->in[2], channel, 1), count = (double)(x->size[0] * inner);
+    bool training = a->num[0].i;
+    for (int64_t n = 0; n < x->size[0]; n++) {
+      for (int64_t k = 0; k < inner; k++) {
+        int64_t at = (n * c + channel) * inner + k;
+        double back = training ? (sum + (get(x, at) - mean) * rstd * product) / count : 0;
+        put(gx, at, scale * (get(g, at) - back));
+      }
+    }
+  }
+  return DLUA_OK;
+}
+
+// ---------------------------------------------------------------- backward
+
+// A {c} tensor as {1,c,1,…}, to broadcast over x.
+static dlua_tensor *as_channels(dlua_scope *s, dlua_tensor *v, int ndim) {
+  int64_t size[DLUA_MAX_DIMS];
+  for (int d = 0; d < ndim; d++) size[d] = d == 1 ? -1 : 1;
+  return v ? dlua_call(s, &dlua_op_reshape, dlua_t(v), dlua_list(ndim, size)) : NULL;
+}
+
+typedef struct dims { // all but the channel
+  int n;
+  int64_t v[DLUA_MAX_DIMS];
+} dims;
+
+static dims all_but_channels(int ndim) {
+  dims d = {0};
+  for (int k = 0; k < ndim; k++) {
+    if (k != 1) d.v[d.n++] = k;
+  }
+  return d;
+}
+
+static dlua_tensor *mean_of(dlua_scope *s, dlua_tensor *x, const dims *d) {
+  return dlua_call(s, &dlua_op_mean, dlua_t(x), dlua_list(d->n, d->v), dlua_i(true));
+}
+
+static dlua_tensor *sum_of(dlua_scope *s, dlua_tensor *x, const dims *d) {
+  return dlua_call(s, &dlua_op_sum, dlua_t(x), dlua_list(d->n, d->v), dlua_i(false));
+}
+
+// The fused gradient, spelt out so that it can be differentiated again.
+static void batch_norm_back_recorded(dlua_back *b, dlua_tensor *x, dlua_tensor *weight) {
+  dlua_scope *s = b->s;
+  if (s->status != DLUA_OK) return;
+  bool training = b->num[TRAINING].i;
+  dims d = all_but_channels(x->ndim);
+  dlua_tensor *g = b->g[0], *mean, *rstd, *centred;
+  if (training) {
+    mean = mean_of(s, x, &d);
+    centred = dlua_sub(s, x, mean);
+    dlua_tensor *var = mean_of(s, dlua_mul(s, centred, centred), &d);
+    rstd = dlua_call(s, &dlua_op_rsqrt, dlua_t(dlua_add(s, var, dlua_num(s, b->num[EPS].f))));
+  } else {
+    mean = as_channels(s, dlua_saved(b, "_mean"), x->ndim);
+    rstd = as_channels(s, dlua_saved(b, "_rstd"), x->ndim);
+    centred = dlua_sub(s, x, mean);
+  }
+  dlua_tensor *normal = dlua_mul(s, centred, rstd), *gn = g;
+  if (training) {
+    dlua_tensor *back = dlua_mul(s, normal, mean_of(s, dlua_mul(s, g, normal), &d));
+    gn = dlua_sub(s, dlua_sub(s, g, mean_of(s, g, &d)), back);
+  }
+  dlua_tensor *scale = weight ? dlua_mul(s, as_channels(s, weight, x->ndim), rstd) : rstd;
+  dlua_give(b, X, dlua_mul(s, gn, scale));
+  if (weight && dlua_needs(b, WEIGHT)) dlua_give(b, WEIGHT, sum_of(s, dlua_mul(s, g, normal), &d));
+  if (dlua_needs(b, BIAS)) dlua_give(b, BIAS, sum_of(s, g, &d));
+}
+
+static void batch_norm_back(dlua_back *b) {
+  dlua_tensor *x = dlua_saved(b, "x"), *weight = dlua_saved(b, "weight");
+  if (dlua_grad_mode()) {
+    batch_norm_back_recorded(b, x, weight);
+    return;
+  }
+  dlua_tensor *out[DLUA_MAX_OUT];
+  dlua_call_all(b->s, &dlua_op_batch_norm_grad, out, dlua_t(b->g[0]), dlua_t(x), dlua_t(weight),
+                dlua_t(dlua_saved(b, "_mean")), dlua_t(dlua_saved(b, "_rstd")),
+                dlua_i(b->num[TRAINING].i));
+  dlua_give(b, X, out[0]);
+  dlua_give(b, WEIGHT, out[1]);
+  dlua_give(b, BIAS, out[2]);
+}
+
+const dlua_op dlua_op_batch_norm = {
+    .name = "batch_norm",
+    .sig = "x:T, weight:T?, bias:T?, running_mean:T?, running_var:T?, training:b=false, "
+           "momentum:f=0.1, eps:f=1e-5 "
+           "-> y, _mean, _rstd",
+    .doc =
+        "(x - mean) / sqrt(var + eps) * weight + bias for each channel of x {n,c} or {n,c,…}. In "
+        "training mean and "
+        "var (biased) are the batch's and the running averages become (1 - momentum) * old + "
+        "momentum * new, with "
+        "the unbiased variance; otherwise the running averages are used. Ioffe and Szegedy, 2015.",
+    .dtype = DLUA_ANY_DTYPE,
+    .flags = DLUA_LAYOUTS,
+    .shape = batch_norm_shape,
+    .cpu = batch_norm_cpu,
+    .fast = (dlua_kernel *const[]){dlua_batch_norm_fast, NULL},
+    .back = batch_norm_back,
+    .save = "x weight _mean _rstd",
+    .contiguous = "x",
+};
+
+const dlua_op dlua_op_batch_norm_grad = {
+    .name = "batch_norm_grad",
+    .sig = "g:T, x:T, weight:T?, mean:T, rstd:T, training:b=true -> gx, gw, gb",
+    .doc = "The gradients of batch_norm by x, weight and bias: with n = (x - mean) rstd, gw = "
+           "sum(g n), gb = sum(g), "
+           "gx = weight rstd (g - mean(g) - n mean(g n)) in training, weight rstd g otherwise.",
+    .dtype = DLUA_SAME_FLOAT,
+    .flags = DLUA_LAYOUTS | DLUA_HIDDEN | DLUA_NO_GRAD,
+    .shape = batch_norm_grad_shape,
+    .cpu = batch_norm_grad_cpu,
+    .fast = (dlua_kernel *const[]){dlua_batch_norm_grad_fast, NULL},
+    .contiguous = "*",
+};
+
+// ---------------------------------------------------------------- sums over everything but the
+// channels
+
+static dlua_status channel_sum_shape(dlua_args *a) {
+  if (a->in[X]->ndim < 2) return dlua_shape_error(a, "x must have the shape {n,c} or {n,c,…}");
+  dlua_spec_shape(a, 0, 1, &a->in[X]->size[1]);
+  return DLUA_OK;
+}
+
+static dlua_status channel_sum_cpu(const dlua_args *a) {
+  const dlua_tensor *x = a->in[X];
+  int64_t c = x->size[1], inner = spread(x);
+  for (int64_t channel = 0; channel < c; channel++) {
+    double sum = 0;
+    for (int64_t n = 0; n < x->size[0]; n++) {
+      for (int64_t k = 0; k < inner; k++) sum += get(x, (n * c + channel) * inner + k);
+    }
+    put(a->out[0], channel, sum);
+  }
+  return DLUA_OK;
+}
+
+static void channel_sum_back(dlua_back *b) {
+  int ndim;
+  int64_t size[DLUA_MAX_DIMS];
+  dlua_input_shape(b, 0, &ndim, size);
+  dlua_tensor *g = as_channels(b->s, b->g[0], ndim);
+  dlua_give(b, 0, dlua_call(b->s, &dlua_op_expand, dlua_t(g), dlua_list(ndim, size)));
+}
+
+const dlua_op dlua_op_channel_sum = {
+    .name = "channel_sum",
+    .sig = "x:T -> y",
+    .doc = "The sum of x {n,c,…} over all dimensions but the second: the gradient of a bias per "
+           "channel.",
+    .dtype = DLUA_SAME_FLOAT,
+    .flags = DLUA_LAYOUTS | DLUA_HIDDEN,
+    .shape = channel_sum_shape,
+    .cpu = channel_sum_cpu,
+    .fast = (dlua_kernel *const[]){dlua_channel_sum_fast, NULL},
+    .back = channel_sum_back,
+    .contiguous = "x",
+};

@@ -1,0 +1,230 @@
+// norm_fast.c - batch normalisation over {n,c,…} f32 activations, contiguous or blocked. The work
+// is cut into units of one image and one channel (or block of channels); their sums go to a table
+// that is added up in order, so the result does not depend on the number of threads. Two walks over
+// memory: sums, then the result.
+#include "norm_fast.h"
+
+#include <string.h>
+
+#include "../isa.h"
+#include "../layout.h"
+#include "../norm.h"
+#include "../parallel.h"
+
+enum { LANES = DLUA_NORM_LANES, SHORTEST = 8 };
+
+static const dlua_norm_kernels *kernels(void) {
+  switch (dlua_isa()) {
+#ifdef __x86_64__
+  case DLUA_AVX512: return &dlua_norm_avx512;
+  case DLUA_AVX2: return &dlua_norm_avx2;
+#endif
+  default: return &dlua_norm_base;
+  }
+}
+
+// One call. A unit is image n, channels from .. from + block; its memory is consecutive.
+typedef struct job {
+  const dlua_args *a;
+  int64_t n, c, block, groups, length; // channels per unit, units per image, floats per unit
+  const float *x, *g;
+  float *out;
+  double *sums;   // {n, groups, 2, LANES}
+  float *vectors; // {groups, 3, LANES}: shift or mean, then the factors of the second walk
+} job;
+
+static int64_t block_of(const dlua_tensor *x) {
+  return x->layout == DLUA_NCHW16C ? 16 : x->layout == DLUA_NCHW8C ? 8 : 1;
+}
+
+static size_t scratch_bytes(const job *j) {
+  return sizeof(double) * (size_t)(j->n * j->groups * 2 * LANES) +
+         sizeof(float) * (size_t)(j->groups * 3 * LANES);
+}
+
+static dlua_status open_job(job *j, const dlua_args *a, const dlua_tensor *x) {
+  j->a = a, j->n = x->size[0], j->c = x->size[1], j->block = block_of(x);
+  j->groups = j->c / j->block, j->length = dlua_numel(x) / (j->n * j->groups);
+  j->x = dlua_f32(x), j->out = dlua_f32(a->out[0]);
+  DLUA_TRY(dlua_alloc(dlua_cpu(), scratch_bytes(j), (void **)&j->sums));
+  memset(j->sums, 0, scratch_bytes(j));
+  j->vectors = (float *)(j->sums + j->n * j->groups * 2 * LANES);
+  return DLUA_OK;
+}
+
+static void close_job(job *j) { dlua_free(dlua_cpu(), j->sums, scratch_bytes(j)); }
+
+static bool takes(const dlua_tensor *x) {
+  return x->dtype == DLUA_F32 && dlua_numel(x) > 0 &&
+         (x->layout != DLUA_STRIDED ||
+          (dlua_is_contiguous(x) && dlua_numel(x) >= SHORTEST * x->size[0] * x->size[1]));
+}
+
+static float *vector_of(const job *j, int64_t group, int which) {
+  return j->vectors + (group * 3 + which) * LANES;
+}
+
+// Sets one vector of a group: lane l gets value(channel of l).
+static void spread_lanes(const job *j, int64_t group, int which, const float *per_channel) {
+  float *v = vector_of(j, group, which);
+  for (int l = 0; l < LANES; l++) v[l] = per_channel[l % j->block];
+}
+
+// The two sums of channel i of a group over all images, in their order.
+static void total(const job *j, int64_t group, int64_t i, double *first, double *second) {
+  *first = *second = 0;
+  for (int64_t n = 0; n < j->n; n++) {
+    const double *sums = j->sums + (n * j->groups + group) * 2 * LANES;
+    for (int64_t l = i; l < LANES; l += j->block) *first += sums[l], *second += sums[LANES + l];
+  }
+}
+
+// ---------------------------------------------------------------- forward
+
+static void sum_units(void *context, int64_t from, int64_t to) {
+  const job *j = context;
+  for (int64_t u = from; u < to; u++) {
+    double *sums = j->sums + u * 2 * LANES;
+    kernels()->moments(j->x + u * j->length, j->length, vector_of(j, u % j->groups, 0), sums,
+                       sums + LANES);
+  }
+}
+
+static void scale_units(void *context, int64_t from, int64_t to) {
+  const job *j = context;
+  for (int64_t u = from; u < to; u++) {
+    const float *a = vector_of(j, u % j->groups, 1), *b = vector_of(j, u % j->groups, 2);
+    kernels()->affine(j->out + u * j->length, j->x + u * j->length, j->length, a, b);
+  }
+}
+
+static float channel_value(const dlua_tensor *p, int64_t channel, float missing) {
+  return p ? dlua_f32(p)[channel * p->stride[0]] : missing;
+}
+
+// Mean and rstd of a group's channels, the running averages, and the factors of the second walk.
+static void finish_group(const job *j, int64_t group) {
+  const dlua_args *a = j->a;
+  float scale[LANES], offset[LANES];
+  for (int64_t i = 0; i < j->block; i++) {
+    int64_t channel = group * j->block + i;
+    double mean = dlua_f32(a->out[1])[channel], rstd = dlua_f32(a->out[2])[channel];
+    if (a->num[0].i) {
+      dlua_moments m = {.shift = vector_of(j, group, 0)[i], .count = j->n * j->length / j->block};
+      total(j, group, i, &m.sum, &m.squares);
+      dlua_finish_moments(a, channel, &m, &mean, &rstd);
+      dlua_f32(a->out[1])[channel] = (float)mean, dlua_f32(a->out[2])[channel] = (float)rstd;
+    }
+    double s = rstd * channel_value(a->in[1], channel, 1);
+    scale[i] = (float)s, offset[i] = (float)(channel_value(a->in[2], channel, 0) - mean * s);
+  }
+  spread_lanes(j, group, 1, scale);
+  spread_lanes(j, group, 2, offset);
+}
+
+static void read_running(const dlua_args *a, int64_t channels) {
+  for (int64_t k = 0; k < channels; k++) {
+    dlua_f32(a->out[1])[k] = channel_value(a->in[3], k, 0);
+    dlua_f32(a->out[2])[k] =
+        (float)(1 / __builtin_sqrt(channel_value(a->in[4], k, 0) + a->num[2].f));
+  }
+}
+
+dlua_status dlua_batch_norm_fast(const dlua_args *a) {
+  if (!takes(a->in[0])) return DLUA_DECLINED;
+  job j;
+  DLUA_TRY(open_job(&j, a, a->in[0]));
+  bool training = a->num[0].i;
+  int64_t units = j.n * j.groups;
+  if (training) {
+    for (int64_t group = 0; group < j.groups; group++)
+      spread_lanes(&j, group, 0, j.x + group * j.length);
+    dlua_parallel(units, (double)j.length, sum_units, &j);
+  } else
+    read_running(a, j.c);
+  for (int64_t group = 0; group < j.groups; group++) finish_group(&j, group);
+  for (int k = 3; k <= 4 && training; k++) {
+    if (a->in[k]) a->in[k]->storage->version++;
+  }
+  dlua_parallel(units, (double)j.length, scale_units, &j);
+  close_job(&j);
+  return DLUA_OK;
+}
+
+// ---------------------------------------------------------------- gradient
+
+static void product_units(void *context, int64_t from, int64_t to) {
+  const job *j = context;
+  for (int64_t u = from; u < to; u++) {
+    double *sums = j->sums + u * 2 * LANES;
+    kernels()->products(j->g + u * j->length, j->x + u * j->length, j->length,
+                        vector_of(j, u % j->groups, 0), sums, sums + LANES);
+  }
+}
+
+static void grad_units(void *context, int64_t from, int64_t to) {
+  const job *j = context;
+  for (int64_t u = from; u < to; u++) {
+    int64_t group = u % j->groups;
+    kernels()->affine2(j->out + u * j->length, j->g + u * j->length, j->x + u * j->length,
+                       j->length, vector_of(j, group, 0), vector_of(j, group, 1),
+                       vector_of(j, group, 2));
+  }
+}
+
+// gx = scale (g - sum/count - (x - mean) rstd² product/count) as g a + x b + c.
+static void finish_grad_group(const job *j, int64_t group) {
+  const dlua_args *a = j->a;
+  float fa[LANES], fb[LANES], fc[LANES];
+  double count = (double)(j->n * j->length / j->block);
+  for (int64_t i = 0; i < j->block; i++) {
+    int64_t channel = group * j->block + i;
+    double mean = dlua_f32(a->in[3])[channel], rstd = dlua_f32(a->in[4])[channel], sum, product;
+    total(j, group, i, &sum, &product);
+    dlua_f32(a->out[1])[channel] = (float)(product * rstd);
+    dlua_f32(a->out[2])[channel] = (float)sum;
+    double scale = rstd * channel_value(a->in[2], channel, 1), training = (double)a->num[0].i;
+    double slope = -scale * rstd * rstd * product / count * training;
+    fa[i] = (float)scale, fb[i] = (float)slope;
+    fc[i] = (float)(-scale * sum / count * training - slope * mean);
+  }
+  spread_lanes(j, group, 0, fa);
+  spread_lanes(j, group, 1, fb);
+  spread_lanes(j, group, 2, fc);
+}
+
+dlua_status dlua_batch_norm_grad_fast(const dlua_args *a) {
+  dlua_tensor *g = a->in[0];
+  const dlua_tensor *x = a->in[1];
+  if (!takes(x)) return DLUA_DECLINED;
+  dlua_tensor *same = NULL; // g in x's layout
+  DLUA_TRY(dlua_in_layout(g, (dlua_layout)x->layout, &same));
+  job j;
+  dlua_status status = open_job(&j, a, x);
+  if (status != DLUA_OK) return dlua_tensor_release(same), status;
+  j.g = dlua_f32(same);
+  for (int64_t group = 0; group < j.groups; group++)
+    spread_lanes(&j, group, 0, dlua_f32(a->in[3]) + group * j.block);
+  dlua_parallel(j.n * j.groups, 2.0 * (double)j.length, product_units, &j);
+  for (int64_t group = 0; group < j.groups; group++) finish_grad_group(&j, group);
+  dlua_parallel(j.n * j.groups, 2.0 * (double)j.length, grad_units, &j);
+  close_job(&j);
+  dlua_tensor_release(same);
+  return DLUA_OK;
+}
+
+// ---------------------------------------------------------------- sums
+
+dlua_status dlua_channel_sum_fast(const dlua_args *a) {
+  if (!takes(a->in[0])) return DLUA_DECLINED;
+  job j;
+  DLUA_TRY(open_job(&j, a, a->in[0]));
+  dlua_parallel(j.n * j.groups, (double)j.length, sum_units, &j);
+  for (int64_t channel = 0; channel < j.c; channel++) {
+    double sum, squares;
+    total(&j, channel / j.block, channel % j.block, &sum, &squares);
+    j.out[channel] = (float)sum;
+  }
+  close_job(&j);
+  return DLUA_OK;
+}

@@ -1,0 +1,66 @@
+// norm.c - the loops of norm.h for one instruction set. Sums run in float over short stretches and
+// in double across them, so that a sum of millions of values keeps its digits.
+#include "../norm.h"
+
+enum { LANES = DLUA_NORM_LANES, STRETCH = 64 * LANES };
+
+#define PASTE(a, b) a##b
+#define NAMED(a, isa) PASTE(a, isa)
+
+static void moments(const float *x, int64_t count, const float *shift, double *sum,
+                    double *squares) {
+  for (int64_t from = 0; from < count; from += STRETCH) {
+    int64_t n = count - from < STRETCH ? count - from : STRETCH, k = 0;
+    float s[LANES] = {0}, q[LANES] = {0};
+    for (; k + LANES <= n; k += LANES) {
+      for (int l = 0; l < LANES; l++) {
+        float d = x[from + k + l] - shift[l];
+        s[l] += d, q[l] += d * d;
+      }
+    }
+    for (int l = 0; k + l < n; l++) {
+      float d = x[from + k + l] - shift[l];
+      s[l] += d, q[l] += d * d;
+    }
+    for (int l = 0; l < LANES; l++) sum[l] += s[l], squares[l] += q[l];
+  }
+}
+
+static void products(const float *g, const float *x, int64_t count, const float *mean, double *sum,
+                     double *product) {
+  for (int64_t from = 0; from < count; from += STRETCH) {
+    int64_t n = count - from < STRETCH ? count - from : STRETCH, k = 0;
+    float s[LANES] = {0}, p[LANES] = {0};
+    for (; k + LANES <= n; k += LANES) {
+      for (int l = 0; l < LANES; l++) {
+        float v = g[from + k + l];
+        s[l] += v, p[l] += v * (x[from + k + l] - mean[l]);
+      }
+    }
+    for (int l = 0; k + l < n; l++) {
+      float v = g[from + k + l];
+      s[l] += v, p[l] += v * (x[from + k + l] - mean[l]);
+    }
+    for (int l = 0; l < LANES; l++) sum[l] += s[l], product[l] += p[l];
+  }
+}
+
+static void affine(float *restrict y, const float *restrict x, int64_t count, const float *a,
+                   const float *b) {
+  int64_t k = 0;
+  for (; k + LANES <= count; k += LANES) {
+    for (int l = 0; l < LANES; l++) y[k + l] = x[k + l] * a[l] + b[l];
+  }
+  for (int l = 0; k + l < count; l++) y[k + l] = x[k + l] * a[l] + b[l];
+}
+
+static void affine2(float *restrict gx, const float *restrict g, const float *restrict x,
+                    int64_t count, const float *a, const float *b, const float *c) {
+  int64_t k = 0;
+  for (; k + LANES <= count; k += LANES) {
+    for (int l = 0; l < LANES; l++) gx[k + l] = g[k + l] * a[l] + (x[k + l] * b[l] + c[l]);
+  }
+  for (int l = 0; k + l < count; l++) gx[k + l] = g[k + l] * a[l] + (x[k + l] * b[l] + c[l]);
+}
+
+const dlua_norm_kernels NAMED(dlua_norm_, DLUA_ISA) = {moments, products, affine, affine2};

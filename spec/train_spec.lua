@@ -1,0 +1,265 @@
+-- Training helpers: fit, evaluate, early stopping, progress, metrics.
+local dlua = require "dlua"
+local nn, optim, train, metrics = dlua.nn, dlua.optim, dlua.train, dlua.metrics
+
+local function fails(fn, ...)
+  local ok, message = pcall(fn)
+  assert.is_false(ok)
+  for _, part in ipairs {...} do assert.truthy(tostring(message):find(part, 1, true), tostring(message)) end
+end
+
+local function near(expected, actual, tolerance)
+  assert(math.abs(expected - actual) <= (tolerance or 1e-6), ("expected %g, got %g"):format(expected, actual))
+end
+
+-- A loader over a list of batches.
+local function loader(batches)
+  return setmetatable({iter = function()
+    local k = 0
+    return function()
+      k = k + 1
+      if batches[k] then return table.unpack(batches[k]) end
+    end
+  end}, {__len = function() return #batches end})
+end
+
+local function silently(fn)
+  local write = io.stdout
+  local file = io.tmpfile()
+  io.stdout = file -- luacheck: ignore 122
+  local result = table.pack(pcall(fn))
+  io.stdout = write -- luacheck: ignore 122
+  file:seek "set"
+  local text = file:read "a"
+  file:close()
+  if not result[1] then error(result[2], 0) end
+  return text, table.unpack(result, 2, result.n)
+end
+
+describe("metrics", function()
+  it("mean weighs", function()
+    local mean = metrics.Mean()
+    mean:update(2)
+    mean:update(dlua.tensor(5), 3)
+    near(4.25, mean:value())
+    mean:reset()
+    assert.is_true(mean:value() ~= mean:value())
+  end)
+
+  it("accuracy and top k count samples", function()
+    local scores = dlua.tensor {{3, 2, 1}, {1, 2, 3}, {3, 2, 1}}
+    local classes = dlua.tensor({1, 2, 3}, {dtype = "i64"})
+    local accuracy, top = metrics.Accuracy(), metrics.TopK(2)
+    accuracy:update(scores, classes)
+    top:update(scores, classes)
+    near(1 / 3, accuracy:value())
+    near(2 / 3, top:value())
+    accuracy:update(dlua.tensor {{0, 0, 1}}, dlua.tensor({3}, {dtype = "i64"}))
+    near(2 / 4, accuracy:value())
+    fails(function() accuracy:update(scores, scores) end, "Accuracy", "{3,3}")
+    fails(function() metrics.TopK(5):update(scores, classes) end, "TopK", "5")
+  end)
+
+  it("the confusion matrix has true classes in rows", function()
+    local matrix = metrics.ConfusionMatrix(2)
+    matrix:update(dlua.tensor {{1, 0}, {0, 1}, {1, 0}}, dlua.tensor({1, 1, 2}, {dtype = "i64"}))
+    assert.same({{1, 1}, {1, 0}}, matrix:value():totable())
+    assert.same({0.5, 0}, matrix:recall())
+    fails(function() matrix:update(dlua.tensor({3}), dlua.tensor {1}) end, "3", "1..2")
+  end)
+end)
+
+describe("evaluate", function()
+  local function net() return nn.Sequential {nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout(0.5)} end
+
+  it("weighs by sample and leaves everything as it was", function()
+    local m = net()
+    m[3]:eval()
+    local x, y = dlua.randn(5, 2), dlua.tensor({1, 2, 1, 2, 2}, {dtype = "i64"})
+    local batches = loader {{x[{ {1, 4} }], y[{ {1, 4} }]}, {x[{ {5, 5} }], y[{ {5, 5} }]}}
+    dlua.seed(1)
+    local expected = dlua.rand(1):item()
+    dlua.seed(1)
+    local result = train.evaluate(m, batches, {loss = nn.CrossEntropyLoss(), accuracy = metrics.Accuracy()})
+    assert.equal(expected, dlua.rand(1):item())
+    assert.is_true(m[1].training)
+    assert.is_false(m[3].training)
+    assert.equal(0, m[2].num_batches_tracked:item())
+    m:eval()
+    near(m(x):cross_entropy(y):item(), result.loss, 1e-5)
+    near(m(x):argmax(2):eq(y):sum():item() / 5, result.accuracy)
+  end)
+
+  it("gives the mean over samples of a loss that sums", function()
+    local x, y = dlua.randn(4, 2), dlua.randn(4, 2)
+    local m = nn.Identity()
+    local whole = train.evaluate(m, loader {{x, y}}, {loss = nn.MSELoss {reduction = "sum"}}).loss
+    near((x - y):square():sum():item() / 4, whole, 1e-4)
+  end)
+
+  it("gives all but the last value of a batch to the model", function()
+    local Add = nn.class "Add"
+    function Add.forward(_, a, b) return a + b end
+    local a, b = dlua.ones(3), dlua.ones(3)
+    near(0, train.evaluate(Add(), loader {{a, b, a + b}}, {loss = nn.MSELoss()}).loss)
+  end)
+
+  it("puts modes back after an error", function()
+    local m = net()
+    fails(function() train.evaluate(m, loader {{dlua.ones(1, 3), dlua.ones(1)}}, {loss = nn.MSELoss()}) end, "linear")
+    assert.is_true(m.training)
+    fails(function() train.evaluate(m, loader {}, {loss = 3}) end, "loss", "number")
+  end)
+end)
+
+describe("early stopping", function()
+  local function stops_at(options, values)
+    local stop = train.EarlyStopping(options)
+    for epoch, value in ipairs(values) do
+      if stop:step(value) then return epoch, stop end
+    end
+    return nil, stop
+  end
+
+  it("stops after exactly patience epochs without improvement", function()
+    assert.equal(5, (stops_at({patience = 3}, {5, 4, 4, 4, 4, 3})))
+    assert.is_nil((stops_at({patience = 3}, {5, 4, 4.5, 4, 3, 3, 3})))
+    assert.equal(2, (stops_at({patience = 1}, {5, 5})))
+  end)
+
+  it("knows both directions and a least difference", function()
+    assert.equal(4, (stops_at({mode = "max", patience = 2}, {0.1, 0.2, 0.2, 0.1})))
+    assert.equal(3, (stops_at({patience = 2, min_delta = 0.5}, {2, 1.8, 1.6})))
+    assert.equal("max", train.EarlyStopping({monitor = "val_accuracy"}).mode)
+    local _, stop = stops_at({patience = 9}, {3, 1, 2})
+    assert.equal(1, stop.best)
+    assert.equal(2, stop.best_epoch)
+  end)
+
+  it("counts what is not a number as no better", function()
+    assert.equal(3, (stops_at({patience = 2}, {1, 0 / 0, 0 / 0})))
+  end)
+
+  it("restores the best weights", function()
+    local net, stop = nn.Linear(1, 1), train.EarlyStopping {restore_best = true}
+    for _, value in ipairs {3, 1, 2} do
+      nn.init.constant_(net.weight, value)
+      stop:step(value, net)
+    end
+    stop:restore(net)
+    assert.equal(1, net.weight:item())
+    fails(function() train.EarlyStopping():restore(net) end, "restore_best")
+    fails(function() train.EarlyStopping({restore_best = true}):step(1) end, "net")
+  end)
+end)
+
+describe("progress", function()
+  it("writes one line at the end where there is no terminal", function()
+    local text = silently(function()
+      local progress = train.Progress(3, "epoch 1/2")
+      progress.live = false
+      for k = 1, 3 do progress:step {loss = dlua.tensor(k / 2), lr = 0.1} end
+      progress:finish {val_loss = 2.0}
+    end)
+    assert.equal("epoch 1/2  3 steps in 0:00  loss 1.5  lr 0.1  val_loss 2\n", text)
+  end)
+
+  it("redraws rarely on a terminal", function()
+    local reads = 0
+    silently(function()
+      local progress = train.Progress(1000, "")
+      progress.live = true
+      local value = setmetatable({}, {__tostring = function()
+        reads = reads + 1
+        return "?"
+      end})
+      for _ = 1, 1000 do progress:step {loss = value} end
+    end)
+    assert.is_true(reads < 20)
+  end)
+end)
+
+describe("fit", function()
+  local x = dlua.tensor {{0, 0}, {0, 1}, {1, 0}, {1, 1}}
+  local y = dlua.tensor({1, 2, 2, 1}, {dtype = "i64"})
+
+  local function setup(options)
+    dlua.seed(4)
+    local net = nn.Sequential {nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2)}
+    local o = {
+      net = net, optimizer = optim.Adam(net:parameters(), {lr = 0.05}), loss = nn.CrossEntropyLoss(),
+      train = loader {{x, y}, {x, y}}, epochs = 3, progress = false,
+    }
+    for key, value in pairs(options or {}) do o[key] = value end
+    return o
+  end
+
+  it("learns and keeps a history", function()
+    local o = setup {epochs = 60, val = loader {{x, y}}, metrics = {accuracy = metrics.Accuracy()}}
+    local history = train.fit(o)
+    assert.equal(60, #history.loss)
+    assert.equal(60, #history.val_loss)
+    assert.equal(1, history.val_accuracy[60])
+    assert.is_true(history.loss[60] < history.loss[1])
+    assert.equal(0.05, history.lr[60])
+  end)
+
+  it("tells callbacks what happens", function()
+    local events = {}
+    local object = {epoch_end = function(_, state) events[#events + 1] = "object " .. state.epoch end}
+    train.fit(setup {epochs = 2, callbacks = {object, function(event, state)
+      events[#events + 1] = event
+      assert.equal(2, state.epochs)
+      if event == "epoch_end" then assert.truthy(state.loss) end
+    end}})
+    assert.same({"train_begin", "epoch_begin", "batch_end", "batch_end", "object 1", "epoch_end",
+      "epoch_begin", "batch_end", "batch_end", "object 2", "epoch_end", "train_end"}, events)
+  end)
+
+  it("lets a callback end it", function()
+    local history = train.fit(setup {callbacks = {function(event, state) state.stop = event == "epoch_end" end}})
+    assert.equal(1, #history.loss)
+  end)
+
+  it("stops early and restores the best", function()
+    local o = setup {epochs = 9, val = loader {{x, y}}}
+    local best
+    o.optimizer.lr = 0
+    local stop = train.EarlyStopping {patience = 2, restore_best = true}
+    o.callbacks = {stop, function(event, state)
+      if event ~= "epoch_end" then return end
+      if state.epoch == 1 then best = state.net[1].weight:clone() end
+      dlua.no_grad(function() state.net[1].weight:add_(1) end)
+    end}
+    local history = train.fit(o)
+    assert.is_true(#history.loss < 9)
+    assert.is_true(stop.best_epoch > 1 or o.net[1].weight:equal(best))
+  end)
+
+  it("steps schedules per step or per epoch", function()
+    local o = setup {epochs = 2}
+    o.schedule = optim.StepLR(o.optimizer, {step_size = 1, gamma = 0.5})
+    train.fit(o)
+    near(0.05 / 16, o.optimizer.lr, 1e-12)
+    o = setup {epochs = 2, schedule_every = "epoch"}
+    o.schedule = optim.StepLR(o.optimizer, {step_size = 1, gamma = 0.5})
+    local history = train.fit(o)
+    near(0.05 / 4, o.optimizer.lr, 1e-12)
+    near(0.025, history.lr[2], 1e-12)
+  end)
+
+  it("names the first layer that is not finite", function()
+    local o = setup()
+    nn.init.constant_(o.net[3].weight, math.huge)
+    fails(function() train.fit(o) end, "epoch 1", "batch 1", "output of 3")
+    o.guard = false
+    o.optimizer.guard = false
+    train.fit(o)
+  end)
+
+  it("says what it lacks", function()
+    fails(function() train.fit {net = nn.Linear(1, 1)} end, "train.fit", "is missing")
+    fails(function() train.fit(setup {epohcs = 1}) end, "epohcs", "epochs")
+    fails(function() train.fit(setup {net = 1}) end, "net", "module")
+  end)
+end)
