@@ -35,8 +35,10 @@ static double at(const dlua_tensor *x, int64_t k) {
 static dlua_status run_rows(const dlua_args *a, double cost,
                             void (*body)(void *w, int64_t from, int64_t to)) {
   rows w = rows_of(a);
-  if (cost == 0) body(&w, 0, w.rows);
-  else dlua_parallel(w.rows, cost * (double)w.n, body, &w);
+  if (cost == 0)
+    body(&w, 0, w.rows);
+  else
+    dlua_parallel(w.rows, cost * (double)w.n, body, &w);
   return DLUA_OK;
 }
 
@@ -277,8 +279,7 @@ static dlua_tensor *sum_along(dlua_back *b, dlua_tensor *x) {
 static void softmax_grad_back(dlua_back *b) {
   dlua_scope *s = b->s;
   dlua_tensor *g = dlua_saved(b, "g"), *y = dlua_saved(b, "y"), *h = b->g[0];
-  dlua_give(b, 0,
-            dlua_call(s, &dlua_op_softmax_grad, dlua_t(h), dlua_t(y), dlua_v(&b->num[0])));
+  dlua_give(b, 0, dlua_call(s, &dlua_op_softmax_grad, dlua_t(h), dlua_t(y), dlua_v(&b->num[0])));
   if (!dlua_needs(b, 1)) return;
   dlua_tensor *centred = dlua_sub(s, g, sum_along(b, dlua_mul(s, g, y)));
   dlua_tensor *other = dlua_mul(s, g, sum_along(b, dlua_mul(s, h, y)));

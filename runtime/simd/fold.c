@@ -17,7 +17,8 @@
 
 enum { LANES = 16, GROUP = 4, DEPTH = 64 };
 
-// Lanes wider than the registers would change the calling convention; nothing here is called with them.
+// Lanes wider than the registers would change the calling convention; nothing here is called with
+// them.
 #pragma GCC diagnostic ignored "-Wpsabi"
 
 typedef float vec __attribute__((vector_size(64), aligned(4), may_alias));
@@ -248,8 +249,10 @@ static inline vec load_column(const float *x, int64_t n) {
 }
 
 static void store_column(float *y, vec v, int64_t n) {
-  if (n < LANES) store_some(y, v, n);
-  else store(y, v);
+  if (n < LANES)
+    store_some(y, v, n);
+  else
+    store(y, v);
 }
 
 static inline vec column_tops(const float *x, int64_t count, int64_t stride, int64_t n) {
@@ -300,8 +303,7 @@ static void log_softmax_grad_row(float *gx, const float *g, const float *y, int6
   float sum = (float)sum_row(g, n);
   vec sums = splat(sum);
   int64_t k = 0;
-  for (; k + LANES <= n; k += LANES)
-    store(gx + k, load(g + k) - exp_lanes(load(y + k)) * sums);
+  for (; k + LANES <= n; k += LANES) store(gx + k, load(g + k) - exp_lanes(load(y + k)) * sums);
   if (k < n) {
     vec e = exp_lanes(load_some(y + k, n - k, 0));
     store_some(gx + k, load_some(g + k, n - k, 0) - e * sums, n - k);
@@ -370,8 +372,7 @@ static void philox(uint32_t *bits, uint64_t key, uint64_t first, int64_t blocks)
 }
 
 static void uniform(float *y, const uint32_t *bits, int64_t n, float low, float span) {
-  for (int64_t k = 0; k < n; k++)
-    y[k] = fmaf((float)(int32_t)(bits[k] >> 8) * 0x1p-24f, span, low);
+  for (int64_t k = 0; k < n; k++) y[k] = fmaf((float)(int32_t)(bits[k] >> 8) * 0x1p-24f, span, low);
 }
 
 static void normal(float *y, const uint32_t *bits, int64_t n, float mean, float std) {
