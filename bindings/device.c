@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "../runtime/backend.h"
 #include "value.h"
@@ -176,6 +177,12 @@ static int reference(lua_State *L) {
   return 1;
 }
 
+// is_terminal(): whether what a script prints is shown on a terminal.
+static int is_terminal(lua_State *L) {
+  lua_pushboolean(L, isatty(STDOUT_FILENO));
+  return 1;
+}
+
 static void add_table(lua_State *L, const char *name, const luaL_Reg *functions) {
   lua_newtable(L);
   luaL_setfuncs(L, functions, 0);
@@ -189,7 +196,8 @@ void dlua_bind_device(lua_State *L) {
       {"reset_peak_memory", reset_peak_memory}, {"threads", threads},
       {"seed", seed},             {"rng_state", rng_state},
       {"set_rng_state", set_rng_state}, {"random_key", random_key},
-      {"time", seconds},          {NULL, NULL},
+      {"time", seconds},          {"is_terminal", is_terminal},
+      {NULL, NULL},
   };
   static const luaL_Reg cuda[] = {{"available", cuda_available},
                                   {"devices", cuda_devices},

@@ -153,7 +153,7 @@ static dlua_status read_sizes(call *c, const dlua_param *p, dlua_value *v, int i
 }
 
 static dlua_status unknown_word(const call *c, const dlua_param *p, const char *word) {
-  const char *words[6];
+  const char *words[8];
   for (int k = 0; k < p->nwords; k++) words[k] = p->words[k];
   char known[128] = "";
   for (int k = 0; k < p->nwords; k++) {

@@ -40,7 +40,8 @@ typedef struct dlua_backend {
   dlua_kernel *(*kernel)(const dlua_op *op); // NULL: no kernel for this op
   dlua_status (*test_fault)(
       const char *what,
-      int n); // makes the n-th "alloc", "copy" or "launch" fail; NULL where not supported
+      int n); // makes the n-th "alloc", "copy" or "launch" fail, and for -n all after it too; 0
+              // ends it; "missing kernel OP" hides a kernel. NULL where not supported
 } dlua_backend;
 
 struct dlua_device {

@@ -101,3 +101,30 @@ dlua_status dlua_in_layout(dlua_tensor *x, dlua_layout layout, dlua_tensor **res
   *result = y;
   return DLUA_OK;
 }
+
+// ---------------------------------------------------------------- kernels without layouts
+
+static dlua_status run_copies(dlua_args *a, dlua_kernel *kernel, dlua_tensor *const *out) {
+  for (int k = 0; k < a->nin; k++)
+    if (a->in[k] && a->in[k]->layout != DLUA_STRIDED)
+      DLUA_TRY(dlua_contiguous(a->in[k], &a->slots[k]));
+  for (int k = 0; k < a->nout; k++)
+    if (out[k]->layout != DLUA_STRIDED)
+      DLUA_TRY(dlua_tensor_new(&a->out[k], DLUA_F32, out[k]->ndim, out[k]->size, dlua_cpu()));
+  DLUA_TRY(kernel(a));
+  for (int k = 0; k < a->nout; k++)
+    if (a->out[k] != out[k]) DLUA_TRY(dlua_reorder(out[k], a->out[k]));
+  return DLUA_OK;
+}
+
+dlua_status dlua_run_strided(const dlua_args *a, dlua_kernel *kernel) {
+  dlua_args copy = *a;
+  copy.in = copy.slots;
+  for (int k = 0; k < a->nin; k++) copy.in[k] = a->in[k];
+  dlua_status status = run_copies(&copy, kernel, a->out);
+  for (int k = 0; k < a->nin; k++)
+    if (copy.in[k] != a->in[k]) dlua_tensor_release(copy.in[k]);
+  for (int k = 0; k < a->nout; k++)
+    if (copy.out[k] != a->out[k]) dlua_tensor_release(copy.out[k]);
+  return status;
+}

@@ -22,4 +22,7 @@ dlua_status dlua_reorder(dlua_tensor *dst, const dlua_tensor *src);
 // copy without history. Caller owns the result.
 dlua_status dlua_in_layout(dlua_tensor *x, dlua_layout layout, dlua_tensor **result);
 
+// Runs a kernel that knows strided tensors only on a call that may have blocked ones.
+dlua_status dlua_run_strided(const dlua_args *a, dlua_kernel *kernel);
+
 #endif

@@ -12,7 +12,6 @@
 #include "isa.h"
 #include "optim_kernels.h"
 #include "parallel.h"
-#include "simd.h"
 
 enum { SLICE = 16384 }; // elements: five f32 streams of a slice stay in the second-level cache
 

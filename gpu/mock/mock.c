@@ -25,12 +25,17 @@ static const dlua_host *host;
 enum { ALLOC, COPY, LAUNCH, FAULTS };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static int countdown[FAULTS]; // 1: the next one fails; 0: none does
+static int countdown[FAULTS]; // 1: the next one fails, -1: that and all after it, 0: none does
 static char missing[32];      // the op that has no kernel
 
 static bool strikes(int fault) {
   pthread_mutex_lock(&lock);
-  bool now = countdown[fault] > 0 && --countdown[fault] == 0;
+  int *left = &countdown[fault];
+  bool now = *left == 1 || *left == -1;
+  if (*left > 0)
+    --*left;
+  else if (*left < -1)
+    ++*left;
   pthread_mutex_unlock(&lock);
   return now;
 }

@@ -46,7 +46,8 @@ local function add_option(parser, name, entry)
   local help = entry.help or ""
   if default ~= nil then help = ("%s (default: %s)"):format(help, tostring(default)) end
   local option = parser:option(flags_of("--", name), help):target(name)
-  option:convert(converters[math.type(default) or ""])
+  local convert = converters[math.type(default) or "text"]
+  if convert then option:convert(convert) end
   option:argname("<" .. (math.type(default) and "number" or type(default) == "string" and "text" or "value") .. ">")
   if entry.choices then option:choices(entry.choices) end
 end
@@ -74,6 +75,7 @@ end
 
 -- Reads the script's arguments (or the list given) by a description and returns a table of values. Wrong arguments end
 -- a script with a usage message; with a list given they raise.
+--   local args = dlua.args({{"epochs", default = 30, help = "passes over the data"}}, {"--epochs", "5"})
 local function args(description, given)
   local ok, argparse = pcall(require, "argparse")
   if not ok then dlua.fail("dlua.args: needs lua-argparse (package lua-argparse)") end

@@ -93,10 +93,17 @@ local function compile(text)
   return nil, problem:match "<eof>$" ~= nil, problem
 end
 
+-- What stands for an entry that did not come: nil ends the prompt, "" asks again.
+local function nothing(cancelled)
+  if not cancelled then return nil end
+  io.stdout:write("\n")
+  return ""
+end
+
 -- Reads lines until they make an entry; nil at the end of input, "" when it was cancelled.
 local function read_entry()
   local text, cancelled = terminal.read "> "
-  if not text then return not cancelled and nil or "" end
+  if not text then return nothing(cancelled) end
   if text:match "^%s*%?" then
     terminal.remember(text)
     return text
@@ -105,7 +112,7 @@ local function read_entry()
   while incomplete do
     local line
     line, cancelled = terminal.read ".. "
-    if not line then return not cancelled and nil or "" end
+    if not line then return nothing(cancelled) end
     text = text .. "\n" .. line
     _, incomplete = compile(text)
   end

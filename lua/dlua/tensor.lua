@@ -88,10 +88,10 @@ end)
 --   dlua.zeros(2):copy_(dlua.ones(2))
 methods.copy_ = core.assign
 
--- x:float() is x:to("f32"), and so on for the other dtypes by their C names.
---   dlua.ones(2):long().dtype                                --> i64
 for name, dtype in pairs {float = "f32", double = "f64", half = "f16", bfloat16 = "bf16", long = "i64", int = "i32",
   byte = "u8", bool = "bool"} do
+  -- x:float() is x:to("f32"), and so on for the other dtypes by their C names.
+  --   assert(dlua.ones(2):long().dtype == "i64")
   methods[name] = function(x) return x:to(dtype) end
 end
 

@@ -148,6 +148,7 @@ static void next_row(const dlua_iter *it, int64_t *at, char **data) {
 static void run_slice(void *context, int64_t from, int64_t to) {
   const job *j = context;
   const dlua_iter *it = j->it;
+  if (from == to) return; // a size may be 0 here
   int64_t at[DLUA_MAX_DIMS], inner[DLUA_ITER_OPERANDS];
   char *data[DLUA_ITER_OPERANDS], *row[DLUA_ITER_OPERANDS];
   for (int k = 0; k < it->n; k++) inner[k] = it->stride[k][0];

@@ -98,31 +98,45 @@ static double fill_weights(const classes *w, int64_t p, double *q) {
 
 // ---------------------------------------------------------------- forward
 
-static double log_sum_exp(const classes *w, int64_t start) {
-  if (w->vectors) return dlua_fold_simd()->log_sum_exp(dlua_f32(w->x) + start, w->k);
+// log(sum(exp(x))) of a position as its largest x and the rest, which keeps differences exact.
+typedef struct lse {
+  double top, rest;
+} lse;
+
+static lse log_sum_exp(const classes *w, int64_t start) {
+  if (w->log_input) return (lse){0, 0};
+  if (w->vectors) {
+    float top;
+    double rest = dlua_fold_simd()->log_sum_exp(dlua_f32(w->x) + start, w->k, &top);
+    return (lse){(double)top, rest};
+  }
   double top = -INFINITY, sum = 0;
   for (int64_t c = 0; c < w->k; c++) {
     double e = at(w->x, start + c * w->inner);
     if (!(e <= top) && !isnan(top)) top = e;
   }
-  if (isinf(top)) return top;
   for (int64_t c = 0; c < w->k; c++) sum += exp(at(w->x, start + c * w->inner) - top);
-  return top + log(sum);
+  return (lse){top, log(sum)};
+}
+
+// lse - x_c.
+static double minus_log(const classes *w, lse l, int64_t start, int64_t c) {
+  return (l.top - at(w->x, start + c * w->inner)) + l.rest;
 }
 
 // sum_c q_c (lse - x_c); classes of weight 0 count nothing, though x may be -inf there.
 static double position_loss(const classes *w, int64_t p) {
   int64_t start = position_start(w, p), label = w->probabilities ? 0 : label_at(w, p);
   if (!w->probabilities && label == w->ignore) return 0;
-  double lse = w->log_input ? 0 : log_sum_exp(w, start), even = w->smoothing / (double)w->k;
-  double sure = 1 - w->smoothing, loss = 0;
+  lse l = log_sum_exp(w, start);
+  double even = w->smoothing / (double)w->k, sure = 1 - w->smoothing, loss = 0;
   if (!w->probabilities)
-    loss = sure * class_weight(w, label - 1) * (lse - at(w->x, start + (label - 1) * w->inner));
+    loss = sure * class_weight(w, label - 1) * minus_log(w, l, start, label - 1);
   if (!w->probabilities && even == 0) return loss;
   for (int64_t c = 0; c < w->k; c++) {
     double t = w->probabilities ? sure * at(w->target, start + c * w->inner) : 0;
     double q = class_weight(w, c) * (t + even);
-    if (q != 0) loss += q * (lse - at(w->x, start + c * w->inner));
+    if (q != 0) loss += q * minus_log(w, l, start, c);
   }
   return loss;
 }
@@ -158,11 +172,11 @@ static dlua_status forward(classes *w, bool team) {
 // out = scale (softmax(x) sum(q) - q) at one position, without vectors.
 static void put_gradient(const classes *w, int64_t p, double scale, double *q) {
   int64_t start = position_start(w, p);
-  double sum = fill_weights(w, p, q), lse = sum == 0 ? 0 : log_sum_exp(w, start);
+  double sum = fill_weights(w, p, q);
+  lse l = sum == 0 ? (lse){0, 0} : log_sum_exp(w, start);
   for (int64_t c = 0; c < w->k; c++) {
-    int64_t k = start + c * w->inner;
-    double share = sum == 0 ? 0 : exp(at(w->x, k) - lse) * sum;
-    dlua_put(w->out, k, scale * (share - q[c]));
+    double share = sum == 0 ? 0 : exp(-minus_log(w, l, start, c)) * sum;
+    dlua_put(w->out, start + c * w->inner, scale * (share - q[c]));
   }
 }
 

@@ -243,8 +243,10 @@ static dlua_status linear_shape(dlua_args *a) {
   if (x->ndim == 0) return dlua_shape_error(a, "x has no dimensions, needs at least 1");
   int64_t features = x->size[x->ndim - 1], size[DLUA_MAX_DIMS];
   if (features != w->size[1]) {
-    return dlua_shape_error(a, "x has %lld feature%s but w expects %lld", (long long)features,
-                            features == 1 ? "" : "s", (long long)w->size[1]);
+    return dlua_fail(DLUA_BAD_ARGUMENT,
+                     "linear: x has %lld feature%s but w expects %lld (x %s, w %s)",
+                     (long long)features, features == 1 ? "" : "s", (long long)w->size[1],
+                     dlua_shape_text(x), dlua_shape_text(w));
   }
   if (b && (b->ndim != 1 || b->size[0] != w->size[0]))
     return dlua_shape_error(a, "b must have %lld elements", (long long)w->size[0]);

@@ -92,6 +92,23 @@ SPEC(faults_are_clean_errors) {
   CHECK_FAILS(mock->backend->test_fault("no such", 1), "known: alloc");
 }
 
+SPEC(a_full_device_is_an_error_and_gets_well) {
+  int met = 0;
+  for (int n = 1; n < 200; n++) {
+    size_t live = dlua_live_bytes();
+    dlua_empty_cache(mock);
+    CHECK_OK(mock->backend->test_fault("alloc", -n));
+    dlua_status status = program(mock, NULL);
+    mock->backend->test_fault("alloc", 0);
+    CHECK(dlua_live_bytes() == live);
+    if (status == DLUA_OK) break;
+    met++;
+    CHECK(status == DLUA_NO_MEMORY && strstr(dlua_message(), "mock: out of memory"));
+  }
+  CHECK(met > 5);
+  CHECK_OK(program(mock, NULL));
+}
+
 SPEC(a_missing_kernel_is_named) {
   dlua_scope s;
   dlua_scope_begin(&s);
@@ -111,6 +128,7 @@ int main(void) {
     RUN(devices_do_not_mix);
     RUN(in_place_calls_reach_the_device);
     RUN(faults_are_clean_errors);
+    RUN(a_full_device_is_an_error_and_gets_well);
     RUN(a_missing_kernel_is_named);
   }
   return finish();

@@ -59,7 +59,7 @@ SPEC(parts_are_seen_and_replaced) {
   dlua_tensor *part =
       dlua_call(&s, &dlua_op_slice, dlua_t(x), LIST(0, 1), LIST(2, 1), LIST(2, 1), LIST(0, 1));
   CHECK(HAS_SHAPE(part, 2) && HOLDS(part, 2, 10));
-  dlua_tensor *y = dlua_call(&s, &dlua_op_set_slice, dlua_t(x), dlua_num(&s, 0), LIST(0, 1),
+  dlua_tensor *y = dlua_call(&s, &dlua_op_set_slice, dlua_t(x), dlua_t(dlua_num(&s, 0)), LIST(0, 1),
                              LIST(2, 2), LIST(2, 2), LIST(0, 0));
   CHECK(HOLDS(y, 1, 0, 3, 0, 5, 6, 7, 8, 9, 0, 11, 0) && at(x, 1) == 2);
   CHECK_FAILS(CALL_STATUS(&dlua_op_select, dlua_t(x), dlua_i(0), dlua_i(4)),

@@ -62,8 +62,6 @@ SPEC(fast_kernels_do_what_plain_ones_do) {
   dlua_tensor *x = numbers(&s, SIZES(300, 40)), *index = VECTOR(&s, DLUA_I64, 5, 1, 300, 5);
   dlua_tensor *rows = numbers(&s, SIZES(4, 40));
   const call calls[] = {
-      {&dlua_op_sum_to, 1, .in = {x}, NUMS(LIST(40))},
-      {&dlua_op_sum_to, 1, .in = {x}, NUMS(LIST(300, 1))},
       {&dlua_op_index_select, 2, .in = {x, index}, NUMS(dlua_i(0))},
       {&dlua_op_index_add, 3, .in = {x, index, rows}, NUMS(dlua_i(0))},
       {&dlua_op_gather, 2, .in = {x, dlua_call(&s, &dlua_op_unsqueeze, dlua_t(index), dlua_i(1))},

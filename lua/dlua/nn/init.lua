@@ -4,7 +4,6 @@
 --   local loss = nn.CrossEntropyLoss()(net(x), y)
 local dlua = require "dlua"
 local class = require "dlua.class"
-local help = require "dlua.help"
 local module = require "dlua.nn.module"
 local strict = require "dlua.strict"
 local summary = require "dlua.nn.summary"
@@ -24,9 +23,6 @@ function nn.class(name, parent)
   if type(name) ~= "string" then dlua.fail("nn.class: takes a name, not a %s", type(name)) end
   return class(name, parent or module.Module)
 end
-
-help.register("nn.class", "nn.class(name, parent = nn.Module)\n  Makes a module class; give it init and forward.")
-help.register("nn.Parameter", "nn.Parameter(x, requires_grad = true)\n  A tensor that a module trains.")
 
 dlua.set_module_call(module.call)
 dlua.set_layer_path(module.layer_path)

@@ -40,9 +40,13 @@ end
 -- ---------------------------------------------------------------- fields
 
 -- The table a new module starts from: its own state, none of it visible to registration.
-function Module.fresh() return {training = true, _fields = {}, _buffers = {}, _hooks = false} end
+function Module.fresh() return {training = true, _fields = {}, _parameters = {}, _buffers = {}, _hooks = false} end
 
 local function refuse_hidden(module, key, value)
+  if module._parameters[key] and dlua.is_tensor(value) then
+    dlua.fail("%s: field %s was a parameter and is now a plain tensor, which would not be trained (use nn.Parameter, "
+      .. "or write into the parameter inside dlua.no_grad)", getmetatable(module).__name, key)
+  end
   if type(value) ~= "table" or getmetatable(value) then return end
   for _, item in next, value do
     if is_module(item) or is_parameter[item] then
@@ -70,6 +74,7 @@ function Module:__newindex(key, value)
     fields[#fields + 1] = key
     if type(key) == "string" then fields[key] = true end
   end
+  if is_parameter[value] then self._parameters[key] = true end
   rawset(self, key, value)
 end
 
@@ -86,33 +91,31 @@ function Module:replace(name, value)
   self[name] = value
 end
 
--- Calls fn(module, prefix) for the module and everything in it, depth first, in order of assignment.
-local function visit(module, fn, prefix, open)
+-- Goes through the module and everything in it, depth first, in order of assignment: enter(module, prefix) for each
+-- module, field(module, prefix, key, value) for each field that is none. Either may be nil.
+local function visit(module, enter, field, prefix, open)
   prefix, open = prefix or "", open or {}
   if open[module] then dlua.fail("%s: the module at %s contains itself", getmetatable(module).__name, prefix) end
   open[module] = true
-  fn(module, prefix)
+  if enter then enter(module, prefix) end
   for _, key in ipairs(module._fields) do
     local value = rawget(module, key)
     if is_module(value) then
-      visit(value, fn, prefix .. key .. ".", open)
-    else
-      refuse_hidden(module, key, value)
+      visit(value, enter, field, prefix .. key .. ".", open)
+    elseif field and value ~= nil then
+      field(module, prefix, key, value)
     end
   end
   open[module] = nil
 end
 
--- Every parameter (or buffer) with its dotted name as {name, tensor, owner, key}, names of shared ones included.
+-- Every parameter (or buffer) with its dotted name as {name, tensor}, all names of shared ones included.
 local function collect(module, buffers)
   local found = {}
-  visit(module, function(owner, prefix)
-    for _, key in ipairs(owner._fields) do
-      local value = rawget(owner, key)
-      if value ~= nil and (is_parameter[value] and not buffers or buffers and owner._buffers[key]) then
-        found[#found + 1] = {prefix .. key, value, owner, key}
-      end
-    end
+  visit(module, nil, function(owner, prefix, key, value)
+    local is_buffer = owner._buffers[key]
+    if not is_parameter[value] and not is_buffer then return refuse_hidden(owner, key, value) end
+    if (is_buffer or false) == buffers then found[#found + 1] = {prefix .. key, value} end
   end)
   return found
 end

@@ -44,7 +44,7 @@ end
 function Schedule:state_dict() return {count = self.count} end
 
 -- Goes on where state_dict was taken.
---   schedule:load_state_dict(saved)
+--   schedule:load_state_dict(schedule:state_dict())
 function Schedule:load_state_dict(saved)
   self.count = saved.count
   self:apply()

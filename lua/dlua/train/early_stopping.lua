@@ -34,7 +34,7 @@ local function keep(self, net)
 end
 
 -- Takes an epoch's value; true when it is time to stop. best and best_epoch say what was best so far.
---   if stop:step(val.loss, net) then break end
+--   local is_over = stop:step(val.loss, net)
 function EarlyStopping:step(value, net)
   if dlua.is_tensor(value) then value = value:item() end
   if not math.type(value) then dlua.fail("EarlyStopping: step takes a number, not a %s", type(value)) end

@@ -19,8 +19,7 @@ local function each_batch(loader)
   end
 end
 
--- A loss as a metric: its mean over samples, whatever the batch sizes. A loss that adds up its samples says so in its
--- reduction.
+-- A loss as a metric: its mean over samples, whatever the batch sizes and its own reduction.
 local function loss_mean(criterion)
   local mean = metrics.Mean()
   local is_sum = type(criterion) == "table" and criterion.reduction == "sum"
@@ -29,8 +28,7 @@ local function loss_mean(criterion)
     value = function() return mean:value() end,
     update = function(_, output, target)
       local value, count = criterion(output, target), #target
-      mean:update(value:numel() == 1 and value or value:mean(), count)
-      if is_sum then mean.weight = mean.weight - count + 1 end
+      mean:update(is_sum and value / count or value:mean(), count)
     end,
   }
 end

@@ -110,7 +110,7 @@ local function record(state, figures)
 end
 
 -- Trains a net and returns the history, {loss = {…}, val_loss = {…}, …}, one number per epoch.
---   local history = train.fit {net = net, optimizer = opt, loss = nn.MSELoss(), train = batches, epochs = 3}
+--   local history = train.fit {net = net, optimizer = opt, loss = nn.CrossEntropyLoss(), train = batches, epochs = 3}
 local function fit(...)
   local o = signature:read(...)
   check(o)

@@ -1,0 +1,360 @@
+// pool.c - max pooling. The second result says where in its plane each maximum lies, counted from
+// 1, so that the gradient is one scatter and its gradient one gather, for windows of any shape,
+// adaptive ones too.
+#include "pool.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "../isa.h"
+#include "../layout.h"
+#include "../parallel.h"
+
+enum { KERNEL, STRIDE, PADDING, DILATION }; // numbers
+
+// ---------------------------------------------------------------- shapes
+
+static dlua_status check_plane(const dlua_args *a) {
+  if (a->in[0]->ndim == 4) return DLUA_OK;
+  return dlua_shape_error(a, "x must have the shape {n,c,h,w}");
+}
+
+// Windows along one dimension; 0 or less when none fits.
+static int64_t windows(int64_t n, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation,
+                       bool ceil_mode) {
+  int64_t room = n + 2 * padding - dilation * (kernel - 1) - 1;
+  if (room < 0) return 0;
+  int64_t count = (room + (ceil_mode ? stride - 1 : 0)) / stride + 1;
+  return ceil_mode && (count - 1) * stride >= n + padding ? count - 1 : count;
+}
+
+static dlua_status check_window(const dlua_args *a, int64_t kernel, int64_t stride, int64_t padding,
+                                int64_t dilation) {
+  if (kernel < 1 || stride < 1 || dilation < 1) {
+    return dlua_shape_error(a, "kernel %lld, stride %lld and dilation %lld must be at least 1",
+                            (long long)kernel, (long long)stride, (long long)dilation);
+  }
+  if (padding < 0 || padding * 2 > kernel) {
+    return dlua_shape_error(a, "padding %lld is not between 0 and half the kernel %lld",
+                            (long long)padding, (long long)kernel);
+  }
+  return DLUA_OK;
+}
+
+dlua_status dlua_pool_plane_of(const dlua_args *a, bool dilated, bool ceil_mode,
+                               dlua_pool_plane *p) {
+  DLUA_TRY(check_plane(a));
+  const dlua_value *k = &a->num[KERNEL], *s = a->num[STRIDE].set ? &a->num[STRIDE] : k,
+                   *pad = &a->num[PADDING];
+  static const int64_t ones[2] = {1, 1};
+  const int64_t *d = dilated ? a->num[DILATION].v : ones, *size = a->in[0]->size;
+  for (int i = 0; i < 2; i++) DLUA_TRY(check_window(a, k->v[i], s->v[i], pad->v[i], d[i]));
+  *p = (dlua_pool_plane){.h = size[2],
+                         .w = size[3],
+                         .kh = k->v[0],
+                         .kw = k->v[1],
+                         .sh = s->v[0],
+                         .sw = s->v[1],
+                         .ph = pad->v[0],
+                         .pw = pad->v[1],
+                         .dh = d[0],
+                         .dw = d[1]};
+  p->oh = windows(p->h, p->kh, p->sh, p->ph, p->dh, ceil_mode);
+  p->ow = windows(p->w, p->kw, p->sw, p->pw, p->dw, ceil_mode);
+  if (p->oh > 0 && p->ow > 0) return DLUA_OK;
+  return dlua_shape_error(
+      a, "the window %lldx%lld does not fit into %lldx%lld with padding %lldx%lld",
+      (long long)(p->dh * (p->kh - 1) + 1), (long long)(p->dw * (p->kw - 1) + 1), (long long)p->h,
+      (long long)p->w, (long long)p->ph, (long long)p->pw);
+}
+
+dlua_status dlua_pool_adaptive(const dlua_args *a, dlua_pool_plane *p) {
+  DLUA_TRY(check_plane(a));
+  const int64_t *size = a->in[0]->size;
+  *p = (dlua_pool_plane){.h = size[2], .w = size[3], .oh = a->num[0].v[0], .ow = a->num[0].v[1]};
+  if (p->oh < 1 || p->ow < 1) {
+    return dlua_shape_error(a, "size {%lld,%lld} must be at least 1", (long long)p->oh,
+                            (long long)p->ow);
+  }
+  if (p->h > 0 && p->w > 0) return DLUA_OK;
+  return dlua_shape_error(a, "x has no elements to pool");
+}
+
+void dlua_pool_spec(dlua_args *a, int k, const dlua_pool_plane *p) {
+  const int64_t *size = a->in[0]->size;
+  dlua_spec_shape(a, k, 4, (int64_t[]){size[0], size[1], p->oh, p->ow});
+}
+
+static dlua_status max_pool2d_shape(dlua_args *a) {
+  dlua_pool_plane p;
+  DLUA_TRY(dlua_pool_plane_of(a, true, a->num[4].i, &p));
+  for (int k = 0; k < 2; k++) {
+    dlua_pool_spec(a, k, &p);
+    a->spec[k].layout = (dlua_layout)a->in[0]->layout;
+  }
+  a->spec[1].dtype = DLUA_I32;
+  return DLUA_OK;
+}
+
+static dlua_status adaptive_max_pool2d_shape(dlua_args *a) {
+  dlua_pool_plane p;
+  DLUA_TRY(dlua_pool_adaptive(a, &p));
+  for (int k = 0; k < 2; k++) dlua_pool_spec(a, k, &p);
+  a->spec[1].dtype = DLUA_I32;
+  return DLUA_OK;
+}
+
+// ---------------------------------------------------------------- plain kernels
+
+// The maximum of x over rows and columns of one plane, in steps; 1-based place in *where.
+static double max_of(const dlua_tensor *x, int64_t plane, const int64_t rows[3],
+                     const int64_t columns[3], int32_t *where) {
+  double best = -INFINITY;
+  *where = 0;
+  int64_t w = x->size[3], base = plane * x->size[2] * w;
+  for (int64_t i = rows[0]; i < rows[1]; i += rows[2]) {
+    for (int64_t j = columns[0]; j < columns[1]; j += columns[2]) {
+      if (i < 0 || j < 0) continue;
+      int64_t at = base + i * w + j;
+      double v = x->dtype == DLUA_F32 ? (double)dlua_f32(x)[at] : dlua_f64(x)[at];
+      if (!(v <= best) || *where == 0) best = v, *where = (int32_t)(i * w + j + 1);
+    }
+  }
+  return best;
+}
+
+static void put_max(const dlua_args *a, int64_t at, double best, int32_t where) {
+  if (a->out[0]->dtype == DLUA_F32)
+    dlua_f32(a->out[0])[at] = (float)best;
+  else
+    dlua_f64(a->out[0])[at] = best;
+  ((int32_t *)dlua_data(a->out[1]))[at] = where;
+}
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static dlua_status max_pool2d_cpu(const dlua_args *a) {
+  dlua_pool_plane p;
+  DLUA_TRY(dlua_pool_plane_of(a, true, a->num[4].i, &p));
+  int64_t planes = a->in[0]->size[0] * a->in[0]->size[1], at = 0;
+  for (int64_t plane = 0; plane < planes; plane++) {
+    for (int64_t i = 0; i < p.oh; i++) {
+      for (int64_t j = 0; j < p.ow; j++, at++) {
+        int64_t top = i * p.sh - p.ph, left = j * p.sw - p.pw;
+        int64_t rows[3] = {top, least(p.h, top + p.dh * (p.kh - 1) + 1), p.dh};
+        int64_t columns[3] = {left, least(p.w, left + p.dw * (p.kw - 1) + 1), p.dw};
+        int32_t where;
+        double best = max_of(a->in[0], plane, rows, columns, &where);
+        put_max(a, at, best, where);
+      }
+    }
+  }
+  return DLUA_OK;
+}
+
+static dlua_status adaptive_max_pool2d_cpu(const dlua_args *a) {
+  dlua_pool_plane p;
+  DLUA_TRY(dlua_pool_adaptive(a, &p));
+  int64_t planes = a->in[0]->size[0] * a->in[0]->size[1], at = 0;
+  for (int64_t plane = 0; plane < planes; plane++) {
+    for (int64_t i = 0; i < p.oh; i++) {
+      for (int64_t j = 0; j < p.ow; j++, at++) {
+        int64_t rows[3] = {dlua_adaptive_from(i, p.h, p.oh), dlua_adaptive_to(i, p.h, p.oh), 1};
+        int64_t columns[3] = {dlua_adaptive_from(j, p.w, p.ow), dlua_adaptive_to(j, p.w, p.ow), 1};
+        int32_t where;
+        double best = max_of(a->in[0], plane, rows, columns, &where);
+        put_max(a, at, best, where);
+      }
+    }
+  }
+  return DLUA_OK;
+}
+
+// ---------------------------------------------------------------- fast kernels
+
+static const dlua_pool_kernels *kernels(void) {
+  switch (dlua_isa()) {
+#ifdef __x86_64__
+  case DLUA_AVX512: return &dlua_pool_avx512;
+  case DLUA_AVX2: return &dlua_pool_avx2;
+#endif
+  default: return &dlua_pool_base;
+  }
+}
+
+typedef struct job {
+  const dlua_args *a;
+  dlua_pool_plane p;
+  int64_t block; // channels side by side in memory: 1, 8 or 16
+} job;
+
+// One plane of single floats.
+static void max_plane(const dlua_pool_plane *p, const float *x, float *y, int32_t *where) {
+  for (int64_t i = 0; i < p->oh; i++) {
+    int64_t top = i * p->sh - p->ph, bottom = least(p->h, top + p->dh * (p->kh - 1) + 1);
+    for (int64_t j = 0; j < p->ow; j++) {
+      int64_t left = j * p->sw - p->pw, right = least(p->w, left + p->dw * (p->kw - 1) + 1);
+      float best = -INFINITY;
+      int64_t at = -1;
+      for (int64_t r = top; r < bottom; r += p->dh) {
+        for (int64_t c = left; c < right && r >= 0; c += p->dw) {
+          if (c >= 0 && (!(x[r * p->w + c] <= best) || at < 0))
+            best = x[r * p->w + c], at = r * p->w + c;
+        }
+      }
+      *y++ = best, *where++ = (int32_t)at + 1;
+    }
+  }
+}
+
+static void max_planes(void *context, int64_t from, int64_t to) {
+  const job *j = context;
+  const float *x = dlua_f32(j->a->in[0]);
+  float *y = dlua_f32(j->a->out[0]);
+  int32_t *where = dlua_data(j->a->out[1]);
+  int64_t in = j->p.h * j->p.w * j->block, out = j->p.oh * j->p.ow * j->block;
+  for (int64_t k = from; k < to; k++) {
+    void (*plane)(const dlua_pool_plane *, const float *, float *, int32_t *) =
+        j->block == 16  ? kernels()->max16
+        : j->block == 8 ? kernels()->max8
+                        : max_plane;
+    plane(&j->p, x + k * in, y + k * out, where + k * out);
+  }
+}
+
+static dlua_status max_pool2d_fast(const dlua_args *a) {
+  const dlua_tensor *x = a->in[0];
+  if (x->dtype != DLUA_F32) return DLUA_DECLINED;
+  job j = {.a = a,
+           .block = x->layout == DLUA_STRIDED ? 1 : dlua_layout_block((dlua_layout)x->layout)};
+  DLUA_TRY(dlua_pool_plane_of(a, true, a->num[4].i, &j.p));
+  double cost = (double)(j.p.oh * j.p.ow * j.p.kh * j.p.kw * j.block);
+  dlua_parallel(x->size[0] * x->size[1] / j.block, cost, max_planes, &j);
+  return DLUA_OK;
+}
+
+// ---------------------------------------------------------------- gradient
+
+static dlua_status max_pool2d_grad_shape(dlua_args *a) {
+  if (!dlua_same_shape(a->in[0], a->in[1]))
+    return dlua_shape_error(a, "g has not the shape of indices");
+  dlua_spec_shape(a, 0, a->num[0].n, a->num[0].v);
+  a->spec[0].dtype = (dlua_dtype)a->in[0]->dtype;
+  a->spec[0].layout = (dlua_layout)a->in[1]->layout;
+  return DLUA_OK;
+}
+
+typedef struct scatter {
+  const dlua_tensor *g, *where, *gx;
+  int64_t in, out, block; // elements of a plane (of blocks)
+} scatter;
+
+static void scatter_planes(void *context, int64_t from, int64_t to) {
+  const scatter *s = context;
+  const int32_t *where = dlua_data(s->where);
+  size_t width = dlua_dtype_size((dlua_dtype)s->gx->dtype);
+  memset((char *)dlua_data(s->gx) + (size_t)(from * s->in) * width, 0,
+         (size_t)((to - from) * s->in) * width);
+  for (int64_t plane = from; plane < to; plane++) {
+    for (int64_t k = 0; k < s->out; k++) {
+      int64_t at = plane * s->out + k, lane = s->block > 1 ? k % s->block : 0;
+      int64_t place = plane * s->in + (where[at] - 1) * s->block + lane;
+      if (width == sizeof(float))
+        dlua_f32(s->gx)[place] += dlua_f32(s->g)[at];
+      else
+        dlua_f64(s->gx)[place] += dlua_f64(s->g)[at];
+    }
+  }
+}
+
+static void run_scatter(const dlua_args *a, const dlua_tensor *g, int64_t block) {
+  const dlua_tensor *gx = a->out[0];
+  scatter s = {.g = g, .where = a->in[1], .gx = gx, .block = block};
+  s.in = gx->size[2] * gx->size[3] * block, s.out = g->size[2] * g->size[3] * block;
+  dlua_parallel(gx->size[0] * gx->size[1] / block, (double)(s.in + 2 * s.out), scatter_planes, &s);
+}
+
+static dlua_status max_pool2d_grad_cpu(const dlua_args *a) {
+  run_scatter(a, a->in[0], 1);
+  return DLUA_OK;
+}
+
+// Blocked: g is brought to the layout of the places.
+static dlua_status max_pool2d_grad_fast(const dlua_args *a) {
+  dlua_layout layout = (dlua_layout)a->in[1]->layout;
+  if (layout == DLUA_STRIDED && a->in[0]->layout == DLUA_STRIDED) return DLUA_DECLINED;
+  dlua_tensor *g = NULL;
+  DLUA_TRY(dlua_in_layout(a->in[0], layout, &g));
+  run_scatter(a, g, layout == DLUA_STRIDED ? 1 : dlua_layout_block(layout));
+  dlua_tensor_release(g);
+  return DLUA_OK;
+}
+
+// The gradient by g: what lies at the places, gathered from the planes laid out in a row.
+static void max_pool2d_grad_back(dlua_back *b) {
+  dlua_scope *s = b->s;
+  dlua_tensor *where = dlua_saved(b, "indices");
+  if (!where) return;
+  int64_t n = where->size[0], c = where->size[1];
+  dlua_tensor *flat =
+      dlua_call(s, &dlua_op_reshape, dlua_t(b->g[0]), dlua_list(3, (int64_t[]){n, c, -1}));
+  dlua_tensor *places =
+      dlua_call(s, &dlua_op_reshape, dlua_t(where), dlua_list(3, (int64_t[]){n, c, -1}));
+  dlua_tensor *picked = dlua_call(s, &dlua_op_gather, dlua_t(flat), dlua_t(places), dlua_i(2));
+  dlua_give(b, 0, dlua_call(s, &dlua_op_reshape, dlua_t(picked), dlua_list(4, where->size)));
+}
+
+static void max_back(dlua_back *b) {
+  int ndim;
+  int64_t size[DLUA_MAX_DIMS];
+  dlua_input_shape(b, 0, &ndim, size);
+  dlua_give(b, 0,
+            dlua_call(b->s, &dlua_op_max_pool2d_grad, dlua_t(b->g[0]),
+                      dlua_t(dlua_saved(b, "_indices")), dlua_list(ndim, size)));
+}
+
+const dlua_op dlua_op_max_pool2d = {
+    .name = "max_pool2d",
+    .sig =
+        "x:T, kernel:s2, stride:s2?, padding:s2=0, dilation:s2=1, ceil_mode:b=false -> y, _indices",
+    .doc = "The maximum of each window of x {n,c,h,w}; stride is the kernel by default. The "
+           "gradient goes to the first "
+           "maximum; a NaN is the maximum of its window.",
+    .dtype = DLUA_SAME_FLOAT,
+    .flags = DLUA_LAYOUTS,
+    .shape = max_pool2d_shape,
+    .cpu = max_pool2d_cpu,
+    .fast = (dlua_kernel *const[]){max_pool2d_fast, NULL},
+    .back = max_back,
+    .save = "_indices",
+    .contiguous = "x",
+};
+
+const dlua_op dlua_op_adaptive_max_pool2d = {
+    .name = "adaptive_max_pool2d",
+    .sig = "x:T, size:s2 -> y, _indices",
+    .doc = "The maximum of size[1] x size[2] windows that cover x {n,c,h,w}: window i of o over n "
+           "rows goes from "
+           "floor(i n / o) to ceil((i + 1) n / o).",
+    .dtype = DLUA_SAME_FLOAT,
+    .shape = adaptive_max_pool2d_shape,
+    .cpu = adaptive_max_pool2d_cpu,
+    .back = max_back,
+    .save = "_indices",
+    .contiguous = "x",
+};
+
+const dlua_op dlua_op_max_pool2d_grad = {
+    .name = "max_pool2d_grad",
+    .sig = "g:T, indices:T, size:s -> gx",
+    .doc = "The gradient of max pooling by x: g added up at the places where the maxima were "
+           "(1-based in each plane).",
+    .dtype = DLUA_ANY_DTYPE,
+    .flags = DLUA_LAYOUTS | DLUA_HIDDEN,
+    .shape = max_pool2d_grad_shape,
+    .cpu = max_pool2d_grad_cpu,
+    .fast = (dlua_kernel *const[]){max_pool2d_grad_fast, NULL},
+    .back = max_pool2d_grad_back,
+    .save = "indices",
+    .contiguous = "*",
+};

@@ -1,0 +1,23 @@
+// pool.h - what max (pool.c) and average pooling (pool_avg.c) share.
+#ifndef DLUA_OPS_POOL_H
+#define DLUA_OPS_POOL_H
+
+#include "../op.h"
+#include "../pool.h"
+
+// Numbers 0.. of a pooling op from kernel on: kernel, stride, padding, and dilation where it has
+// one. Checks them against x {n,c,h,w} and fills the plane with PyTorch's result size (ceil_mode:
+// windows may hang over the end, but must start inside).
+dlua_status dlua_pool_plane_of(const dlua_args *a, bool dilated, bool ceil_mode,
+                               dlua_pool_plane *p);
+// Checks an adaptive op's size against x.
+dlua_status dlua_pool_adaptive(const dlua_args *a, dlua_pool_plane *p);
+// Spec k: x's first two dimensions and the plane's result.
+void dlua_pool_spec(dlua_args *a, int k, const dlua_pool_plane *p);
+// Adaptive window i of o over n elements: from floor(i n / o) to ceil((i + 1) n / o).
+static inline int64_t dlua_adaptive_from(int64_t i, int64_t n, int64_t o) { return i * n / o; }
+static inline int64_t dlua_adaptive_to(int64_t i, int64_t n, int64_t o) {
+  return ((i + 1) * n + o - 1) / o;
+}
+
+#endif

@@ -1,0 +1,205 @@
+// rows.c - the loops of simd.h, compiled once per instruction set (DLUA_ISA). They are plain C that
+// the compiler vectorises: one source for all sets, no intrinsics. Compiled without contraction of
+// x * y + z, so that a value does not depend on its place in a row or on the number of threads.
+#include "../simd.h"
+
+#include "vector_math.h"
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+static double lower_limit(const dlua_value *v) {
+  return !v->set ? -(double)INFINITY : v->is_int ? (double)v->i : v->f;
+}
+
+static double upper_limit(const dlua_value *v) {
+  return !v->set ? (double)INFINITY : v->is_int ? (double)v->i : v->f;
+}
+
+#define REAL double
+#define IN(name) name##_f64
+#include "row_loops.h"
+#undef REAL
+#undef IN
+#undef HERE
+#undef ROW1
+#undef ROW2
+#undef ROW_TEST
+
+#define REAL float
+#define IN(name) name##_f32
+#include "row_loops.h"
+
+// ---------------------------------------------------------------- functions of f32
+
+ROW1(sqrt, 0, 0, __builtin_sqrtf(x))
+ROW1(rsqrt, 0, 0, 1 / __builtin_sqrt((double)x))
+ROW1(exp, 0, 0, vm_exp(x))
+ROW1(expm1, 0, 0, vm_expm1(x))
+ROW1(log, 0, 0, vm_log(x))
+ROW1(log1p, 0, 0, vm_log1p(x))
+ROW1(log2, 0, 0, vm_log(x) * 1.4426950408889634074)
+ROW1(log10, 0, 0, vm_log(x) * 0.43429448190325182765)
+ROW1(erf, 0, 0, vm_erf(x))
+ROW1(sigmoid, 0, 0, vm_sigmoid(x))
+ROW1(tanh, 0, 0, vm_tanh(x))
+
+// Where x is -inf the product is nan, as in the plain loop.
+static inline double gated(double x, double gate) {
+  double y = x * gate;
+  return x == -(double)INFINITY ? (double)NAN : y;
+}
+
+static inline double silu_slope(double x) {
+  double inside = vm_clamp(x, -300, 300), s = vm_sigmoid(inside);
+  return s * (1 + inside * (1 - s));
+}
+
+ROW1(silu, 0, 0, gated(x, vm_sigmoid(x)))
+ROW2(silu_grad, 0, 0, x *silu_slope(y))
+
+ROW1(elu, num[0].f, 0, x > 0 ? (double)x : a * vm_expm1(x))
+ROW2(elu_grad, num[0].f, 0, y > 0 ? (double)x : (double)x * a * vm_exp(y))
+
+ROW1(softplus, num[0].f, num[1].f,
+     (double)x *a > b ? (double)x : vm_log1p(vm_exp((double)x * a)) / a)
+ROW2(softplus_grad, num[0].f, num[1].f,
+     (double)y *a > b ? (double)x : (double)x * vm_sigmoid((double)y * a))
+ROW1(logsigmoid, 0, 0, (x < 0 ? (double)x : 0) - vm_log1p(vm_exp(-__builtin_fabs(x))))
+
+// ---------------------------------------------------------------- gelu
+
+static const double root = 0.79788456080286535588, cubic = 0.044715;
+
+// (1 + tanh(u)) / 2 is the sigmoid of 2 u.
+static inline double tanh_gate(double x) { return vm_sigmoid(2 * root * (x + cubic * x * x * x)); }
+
+static inline double tanh_slope(double x) {
+  double inside = vm_clamp(x, -30, 30), s = tanh_gate(inside);
+  double du = root * (1 + 3 * cubic * inside * inside);
+  return s + 2 * inside * s * (1 - s) * du;
+}
+
+static inline double normal_gate(double x) {
+  double bell;
+  return vm_normal(x, &bell);
+}
+
+static inline double normal_slope(double x) {
+  double bell, gate = vm_normal(x, &bell);
+  return gate + vm_clamp(x, -40, 40) * bell;
+}
+
+ROW1(gelu_normal, 0, 0, gated(x, normal_gate(x)))
+ROW1(gelu_tanh, 0, 0, gated(x, tanh_gate(x)))
+ROW2(gelu_normal_grad, 0, 0, x *normal_slope(y))
+ROW2(gelu_tanh_grad, 0, 0, x *tanh_slope(y))
+
+static void gelu_f32(void *context, int64_t n, char **p, const int64_t *s) {
+  bool by_tanh = ((const dlua_value *)context)->i;
+  (by_tanh ? gelu_tanh_f32 : gelu_normal_f32)(context, n, p, s);
+}
+
+static void gelu_grad_f32(void *context, int64_t n, char **p, const int64_t *s) {
+  bool by_tanh = ((const dlua_value *)context)->i;
+  (by_tanh ? gelu_tanh_grad_f32 : gelu_normal_grad_f32)(context, n, p, s);
+}
+
+// ---------------------------------------------------------------- pow
+
+static inline double power(double x, double y) {
+  double z = vm_pow(x, y);
+  return y == 1 ? x : z;
+}
+
+// The products are those of f32, as in the plain loop.
+ROW2(pow_any, 0, 0, y == 2 ? x * x : y == 3 ? x * x * x : (float)power(x, y))
+ROW1(pow_3, 0, 0, x *x *x)
+
+static void pow_f32(void *context, int64_t n, char **p, const int64_t *s) {
+  float y = *(const float *)p[2];
+  if (s[2] == 0 && y == 2)
+    square_f32(context, n, p, s);
+  else if (s[2] == 0 && y == 3)
+    pow_3_f32(context, n, p, s);
+  else
+    pow_any_f32(context, n, p, s);
+}
+
+// ---------------------------------------------------------------- sin and cos
+
+enum { ANGLES = 256 };
+
+// Large angles, rare, go to libm; their places are known only after the block is done.
+static ALWAYS_INLINE void angle_row(int64_t turns, double (*libm)(double), int64_t n, char **p,
+                                    const int64_t *s) {
+  float x[ANGLES], y[ANGLES];
+  for (int64_t from = 0; from < n; from += ANGLES) {
+    int64_t count = n - from < ANGLES ? n - from : ANGLES;
+    int large = 0;
+    for (int64_t k = 0; k < count; k++) x[k] = *(const float *)(p[1] + (from + k) * s[1]);
+#pragma omp simd reduction(| : large)
+    for (int64_t k = 0; k < count; k++) {
+      y[k] = (float)vm_sine(x[k], turns);
+      large |= __builtin_fabsf(x[k]) > (float)VM_ANGLE;
+    }
+    for (int64_t k = 0; large && k < count; k++) {
+      if (__builtin_fabsf(x[k]) > (float)VM_ANGLE) y[k] = (float)libm(x[k]);
+    }
+    for (int64_t k = 0; k < count; k++) *(float *)(p[0] + (from + k) * s[0]) = y[k];
+  }
+}
+
+static void sin_f32(void *context, int64_t n, char **p, const int64_t *s) {
+  (void)context;
+  angle_row(0, sin, n, p, s);
+}
+
+static void cos_f32(void *context, int64_t n, char **p, const int64_t *s) {
+  (void)context;
+  angle_row(1, cos, n, p, s);
+}
+
+// ---------------------------------------------------------------- the table
+
+// What both types have.
+#define ARITHMETIC(tag) \
+  .add = add_##tag, .sub = sub_##tag, .mul = mul_##tag, .div = div_##tag, \
+  .maximum = maximum_##tag, .minimum = minimum_##tag, .where = where_##tag, .eq = eq_##tag, \
+  .ne = ne_##tag, .lt = lt_##tag, .le = le_##tag, .gt = gt_##tag, .ge = ge_##tag, \
+  .neg = neg_##tag, .abs = abs_##tag, .square = square_##tag, .reciprocal = reciprocal_##tag, \
+  .clamp = clamp_##tag, .clamp_grad = clamp_grad_##tag, .relu = relu_##tag, \
+  .relu_grad = relu_grad_##tag, .leaky_relu = leaky_relu_##tag, \
+  .leaky_relu_grad = leaky_relu_grad_##tag, .sigmoid_grad = sigmoid_grad_##tag, \
+  .tanh_grad = tanh_grad_##tag, .hardtanh = hardtanh_##tag, .hardtanh_grad = hardtanh_grad_##tag
+
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+
+extern const dlua_simd_kernels JOIN(dlua_simd_, DLUA_ISA);
+const dlua_simd_kernels JOIN(dlua_simd_, DLUA_ISA) = {
+    .f32 = {ARITHMETIC(f32),
+            .pow = pow_f32,
+            .sqrt = sqrt_f32,
+            .rsqrt = rsqrt_f32,
+            .exp = exp_f32,
+            .log = log_f32,
+            .log1p = log1p_f32,
+            .expm1 = expm1_f32,
+            .log2 = log2_f32,
+            .log10 = log10_f32,
+            .sin = sin_f32,
+            .cos = cos_f32,
+            .erf = erf_f32,
+            .elu = elu_f32,
+            .elu_grad = elu_grad_f32,
+            .gelu = gelu_f32,
+            .gelu_grad = gelu_grad_f32,
+            .silu = silu_f32,
+            .silu_grad = silu_grad_f32,
+            .sigmoid = sigmoid_f32,
+            .tanh = tanh_f32,
+            .softplus = softplus_f32,
+            .softplus_grad = softplus_grad_f32,
+            .logsigmoid = logsigmoid_f32},
+    .f64 = {ARITHMETIC(f64)},
+};

@@ -1,0 +1,32 @@
+-- live.lua - the n-th allocation fails, for every n: the call raises a clean error or recovers, and what it had
+-- allocated is free again. DLUA_FAULT_STEP=16 tries every 16th n (for slow builds).
+local dlua = require "dlua"
+
+local live = {injections = 0}
+local step = tonumber(os.getenv "DLUA_FAULT_STEP") or 1
+
+local function settled()
+  collectgarbage()
+  collectgarbage()
+  return dlua.memory().live
+end
+
+-- Runs f once to count its allocations, then once for each of them failing. f keeps nothing.
+function live.check(f)
+  f()
+  local base = settled()
+  local before = dlua.test.allocation_count()
+  f()
+  local count = dlua.test.allocation_count() - before
+  for n = 1 + math.random(0, step - 1), count, step do
+    dlua.test.fail_allocation(n)
+    local ok, message = pcall(f)
+    dlua.test.fail_allocation(0)
+    live.injections = live.injections + 1
+    if not ok then assert(type(message) == "string" and not message:find "\n", message) end
+    local now = settled()
+    assert(now == base, ("allocation %d of %d failed: %d bytes live before, %d after"):format(n, count, base, now))
+  end
+end
+
+return live
