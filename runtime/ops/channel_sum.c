@@ -1,0 +1,99 @@
+// channel_sum.c - the sum of every channel of {n,c,…}: the gradient of a bias. It is sum over all
+// other dimensions, but reads blocked activations as they lie.
+#include <string.h>
+
+#include "../fold.h"
+#include "../layout.h"
+#include "../op.h"
+#include "../parallel.h"
+
+static dlua_status channel_sum_shape(dlua_args *a) {
+  const dlua_tensor *x = a->in[0];
+  if (x->ndim < 2) return dlua_shape_error(a, "x must have 2 dimensions or more");
+  dlua_spec_shape(a, 0, 1, &x->size[1]);
+  return DLUA_OK;
+}
+
+static double at(const dlua_tensor *x, int64_t k) {
+  return x->dtype == DLUA_F32 ? (double)dlua_f32(x)[k] : dlua_f64(x)[k];
+}
+
+static dlua_status strided(const dlua_args *a) {
+  const dlua_tensor *x = a->in[0], *y = a->out[0];
+  int64_t channels = x->size[1], plane = 1;
+  for (int d = 2; d < x->ndim; d++) plane *= x->size[d];
+  for (int64_t c = 0; c < channels; c++) {
+    double sum = 0;
+    for (int64_t n = 0; n < x->size[0]; n++)
+      for (int64_t k = 0; k < plane; k++) sum += at(x, (n * channels + c) * plane + k);
+    if (y->dtype == DLUA_F32)
+      dlua_f32(y)[c] = (float)sum;
+    else
+      dlua_f64(y)[c] = sum;
+  }
+  return DLUA_OK;
+}
+
+static dlua_status channel_sum_cpu(const dlua_args *a) { return dlua_run_strided(a, strided); }
+
+// Unit k is image n and group k % groups of block channels, pixels x block floats in a row.
+typedef struct job {
+  const float *x;
+  double *sums; // {n, groups, block}
+  int64_t block, pixels;
+} job;
+
+static void add_units(void *context, int64_t from, int64_t to) {
+  const job *j = context;
+  for (int64_t k = from; k < to; k++) {
+    const float *x = j->x + k * j->block * j->pixels;
+    double *sums = j->sums + k * j->block;
+    if (j->block == 1)
+      *sums = dlua_fold_simd()->sum(x, j->pixels);
+    else
+      dlua_fold_simd()->add_rows(sums, x, j->pixels, j->block, j->block);
+  }
+}
+
+static dlua_status channel_sum_fast(const dlua_args *a) {
+  const dlua_tensor *x = a->in[0];
+  int64_t count = dlua_numel(x), n = x->size[0], channels = x->size[1];
+  if (x->dtype != DLUA_F32 || count == 0) return DLUA_DECLINED;
+  int64_t block = dlua_layout_block((dlua_layout)x->layout);
+  job j = {.x = dlua_f32(x), .block = block ? block : 1, .pixels = count / n / channels};
+  size_t bytes = (size_t)(n * channels) * sizeof(double);
+  DLUA_TRY(dlua_alloc(dlua_cpu(), bytes, (void **)&j.sums));
+  memset(j.sums, 0, bytes);
+  dlua_parallel(n * channels / j.block, (double)(j.block * j.pixels), add_units, &j);
+  for (int64_t c = 0; c < channels; c++) {
+    double sum = 0;
+    for (int64_t k = 0; k < n; k++) sum += j.sums[k * channels + c];
+    dlua_f32(a->out[0])[c] = (float)sum;
+  }
+  dlua_free(dlua_cpu(), j.sums, bytes);
+  return DLUA_OK;
+}
+
+static void channel_sum_back(dlua_back *b) {
+  int ndim;
+  int64_t size[DLUA_MAX_DIMS], column[DLUA_MAX_DIMS] = {1, 1, 1, 1, 1, 1, 1, 1};
+  dlua_input_shape(b, 0, &ndim, size);
+  column[1] = size[1];
+  dlua_tensor *g = dlua_call(b->s, &dlua_op_reshape, dlua_t(b->g[0]), dlua_list(ndim, column));
+  dlua_give(b, 0, dlua_call(b->s, &dlua_op_expand, dlua_t(g), dlua_list(ndim, size)));
+}
+
+static dlua_kernel *const kernels[] = {channel_sum_fast, NULL};
+
+const dlua_op dlua_op_channel_sum = {
+    .name = "channel_sum",
+    .sig = "x:T -> y",
+    .doc = "The sum of every channel of x {n,c,…} over all other dimensions.",
+    .dtype = DLUA_SAME_FLOAT,
+    .flags = DLUA_LAYOUTS | DLUA_HIDDEN,
+    .shape = channel_sum_shape,
+    .cpu = channel_sum_cpu,
+    .fast = kernels,
+    .back = channel_sum_back,
+    .contiguous = "x",
+};

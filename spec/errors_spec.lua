@@ -1,0 +1,104 @@
+-- errors_spec.lua - what mistakes say: the words are part of the product, so they are written down here.
+local dlua = require "dlua"
+
+-- The message of a failing call without the script line, which it must end with.
+local function message_of(fn)
+  local ok, message = pcall(fn)
+  assert.is_false(ok)
+  assert.equal("string", type(message))
+  local text, line = message:match "^(.-)  %S*errors_spec%.lua:(%d+)$"
+  assert.is_truthy(line, "no script line in: " .. message)
+  return text
+end
+
+local ones = dlua.ones
+
+local cases = {
+  {"add: shapes {2,3} and {4} do not broadcast (x {2,3}, y {4})", function() return ones(2, 3) + ones(4) end},
+  {"add: y must be a tensor or a number, got string", function() return ones(2) + "a" end},
+  {"add: y must be a tensor or a number, got nil", function() return ones(2):add(nil, {}) end, "add: y is missing"},
+  {"add: takes at most 2 arguments, got 3", function() return ones(2):add(1, 2) end},
+  {"sum: dimension 3 is outside 1..2 (x {2,3})", function() return ones(2, 3):sum(3) end},
+  {"sum: dim is 0, but dimensions count from 1", function() return ones(2, 3):sum(0) end},
+  {"sum: unknown option 'keepdims' (did you mean 'keepdim'?)", function() return ones(2):sum {keepdims = true} end},
+  {"sum: keepdim must be a boolean, got number", function() return ones(2):sum(1, 1) end},
+  {"sum: dim is given twice", function() return ones(2):sum(1, {dim = 1}) end},
+  {"gelu: approximate 'tanhh' is unknown (did you mean tanh? known: none, tanh)",
+    function() return ones(2):gelu("tanhh") end},
+  {"cat: xs must be a table of tensors, got tensor", function() return dlua.cat(ones(2)) end},
+  {"cat: item 2 of xs must be a tensor, got number", function() return dlua.cat {ones(2), 3} end},
+  {"cat: xs is an empty list", function() return dlua.cat({}, 1) end},
+  {"zeros: size is missing", function() return dlua.zeros() end},
+  {"zeros: size must be integers, got string", function() return dlua.zeros("a") end},
+  {"zeros: size must be integers, got number", function() return dlua.zeros(1.5) end},
+  {"zeros: a tensor has at most 8 dimensions, got 9", function() return dlua.zeros(1, 1, 1, 1, 1, 1, 1, 1, 1) end},
+  {"zeros: unknown option 'dtyp' (did you mean 'dtype'?)", function() return dlua.zeros(2, {dtyp = "f32"}) end},
+  {"zeros: only float tensors can require a gradient, not i64 (x {2})",
+    function() return dlua.zeros(2, {dtype = "i64", requires_grad = true}) end},
+  {"index: 3 is outside 1..2 (dimension 1 of x {2,3})", function() return ones(2, 3)[3] end},
+  {"index: 0 is outside 1..2 (dimension 1 of x {2,3})", function() return ones(2, 3)[0] end},
+  {"index: -4 is outside 1..3 (dimension 2 of x {2,3})", function() return ones(2, 3)[{1, -4}] end},
+  {"index: range 2..4 is outside 1..3 (dimension 2 of x {2,3})", function() return ones(2, 3)[{ {}, {2, 4} }] end},
+  {"index: 3 entries for 2 dimensions (x {2,3})", function() return ones(2, 3)[{1, 1, 1}] end},
+  {"index: a table in x[…] is {} or {first, last} or {first, last, step} (dimension 1 of x {4}); to list indices use "
+    .. "a tensor of dtype i64", function() return ones(4)[{ {1, 2, 3, 4} }] end},
+  {"index: the mask's shape is not x's (x {2,3}, mask {3})", function() return ones(2, 3)[ones(3):gt(0)] end},
+  {"index: x has no dimensions (x {}); x:item() gives its number", function() return dlua.tensor(1)[1] end},
+  {"index: the value must be a tensor or a number, got string", function() ones(2)[1] = "a" end},
+  {"index: 1.5 does not fit into an i64 tensor", function() dlua.zeros({2}, {dtype = "i64"})[1] = 1.5 end},
+  {"#: x has no dimensions (x {}); x:item() gives its number", function() return #dlua.tensor(1) end},
+  {"tensor: row 2 has 1 element but row 1 has 2", function() return dlua.tensor {{1, 2}, {3}} end},
+  {"tensor: element {2} must be a number, got string", function() return dlua.tensor {1, "a"} end},
+  {"tensor: element {2} is number but the first one is a table", function() return dlua.tensor {{1}, 2} end},
+  {"tensor: element {1} is 1.5, which is no integer", function() return dlua.tensor({1.5}, {dtype = "i64"}) end},
+  {"tensor: expected a number, a boolean or a table of them, got function", function() return dlua.tensor(print) end},
+  {"tensor: no field or method 'summ' (did you mean 'sum'?)", function() return ones(2).summ end},
+  {"tensor: field 'dtype' cannot be assigned (only grad and requires_grad can)", function() ones(2).dtype = "f64" end},
+  {"grad: the gradient's shape is not x's (x {2}, gradient {3})", function() ones(2).grad = ones(3) end},
+  {"lt: < compares tensors as a whole; use x:lt(y) or x:gt(y) for each element",
+    function() return ones(2) < ones(2) end},
+  {"le: <= compares tensors as a whole; use x:le(y) or x:ge(y) for each element",
+    function() return ones(2) <= ones(2) end},
+  {"to: 'f31' is neither a dtype (f32 f64 bf16 f16 i64 i32 u8 bool) nor a device",
+    function() return ones(2):to("f31") end},
+  {"size: dimension 3 is outside 1..1 (x {2})", function() return ones(2):size(3) end},
+  {"requires_grad_: only float tensors can require a gradient, not bool (x {2})",
+    function() return ones(2):gt(0):requires_grad_() end},
+  {"no_grad: fn must be a function, got number", function() return dlua.no_grad(1) end},
+  {"grad: y must be a tensor or a list of tensors, got number", function() return dlua.grad(1, ones(2)) end},
+  {"Function: backward must be a function", function() return dlua.Function {forward = print} end},
+  {"threads: n must be at least 1, got 0", function() return dlua.threads(0) end},
+  {"seed: n must be an integer, got string", function() return dlua.seed("a") end},
+}
+
+describe("a message", function()
+  for _, case in ipairs(cases) do
+    it("is: " .. case[1], function() assert.equal(case[3] or case[1], message_of(case[2])) end)
+  end
+
+  it("names released tensors", function()
+    local x = ones(2)
+    x:release()
+    assert.equal("add: x must be a tensor or a number, got a released tensor", message_of(function() return x + 1 end))
+    assert.equal("a released tensor", tostring(x))
+  end)
+
+  it("is one line that names what is missing on dlua", function()
+    assert.equal("dlua.zeroes does not exist (did you mean dlua.zeros?)", message_of(function() return dlua.zeroes end))
+  end)
+
+  it("names devices that are not there", function()
+    local available, reason = dlua.cuda.available()
+    if available then return end
+    assert.matches("^cuda is not available: ", reason)
+    assert.matches("cuda is not available", message_of(function() return ones(2):to("cuda") end))
+    assert.matches("devices count from 1", message_of(function() return ones(2):to("cuda:0") end))
+  end)
+
+  it("carries the path of the layer", function()
+    local nn = dlua.nn
+    local net = nn.Sequential {nn.Linear(4, 3), nn.Sequential {nn.ReLU(), nn.Linear(4, 2)}}
+    local text = message_of(function() return net(ones(5, 4)) end)
+    assert.matches("^linear: .*  %[2%.2%]$", text)
+  end)
+end)

@@ -1,0 +1,158 @@
+-- memory_spec.lua - who frees what, and when.
+local dlua = require "dlua"
+
+local MIB = 1 << 20
+
+local function live()
+  collectgarbage()
+  collectgarbage()
+  return dlua.memory().live
+end
+
+describe("memory", function()
+  it("counts live bytes", function()
+    local before = live()
+    local x = dlua.zeros(512, 512)
+    assert.is_true(dlua.memory().live - before >= MIB)
+    x:release()
+    assert.is_true(live() - before < 4096)
+  end)
+
+  it("stays small in a loop of dropped temporaries", function()
+    collectgarbage()
+    dlua.reset_peak_memory()
+    local start = dlua.memory().live
+    for _ = 1, 1000 do local _ = dlua.zeros(512, 512) + 1 end
+    assert.is_true(dlua.memory().peak - start < 100 * MIB)
+  end)
+
+  it("stays small when old values hold new ones", function()
+    local holder, start = {}, live()
+    dlua.reset_peak_memory()
+    for i = 1, 1000 do holder[i % 4] = dlua.zeros(512, 512) end
+    assert.equal(4, #holder + 1)
+    assert.is_true(dlua.memory().peak - start < 150 * MIB)
+  end)
+
+  it("collects cycles through Lua and C", function()
+    local before = live()
+    for _ = 1, 10000 do
+      local cycle = {x = dlua.ones({16}, {requires_grad = true})}
+      cycle.self = cycle
+      cycle.y = cycle.self.x * 2
+    end
+    assert.is_true(live() - before < MIB)
+  end)
+
+  it("releases a graph of many nodes without recursion", function()
+    local x = dlua.ones({1}, {requires_grad = true})
+    for _ = 1, 100000 do x = x + 1 end
+    x = nil -- luacheck: ignore
+    live()
+  end)
+end)
+
+describe("release", function()
+  it("closes a variable and may be repeated", function()
+    local inner
+    do
+      local x <close> = dlua.ones(2)
+      inner = x
+    end
+    assert.equal("a released tensor", tostring(inner))
+    inner:release()
+  end)
+
+  it("leaves views their storage", function()
+    local x = dlua.ones(2, 2)
+    local row = x[1]
+    x:release()
+    assert.same({1, 1}, row:totable())
+  end)
+end)
+
+describe("scope", function()
+  it("releases what was made in it", function()
+    local outside, inside, kept = dlua.ones(2)
+    do
+      local scope <close> = dlua.scope()
+      inside = outside + 1
+      kept = scope:keep(outside + 2)
+    end
+    assert.equal("a released tensor", tostring(inside))
+    assert.same({3, 3}, kept:totable())
+    assert.same({1, 1}, outside:totable())
+  end)
+
+  it("spares parameters", function()
+    local parameter
+    do
+      local _ <close> = dlua.scope()
+      parameter = dlua.ones({2}, {requires_grad = true})
+    end
+    assert.same({1, 1}, parameter:totable())
+  end)
+
+  it("nests", function()
+    local a, b
+    do
+      local _ <close> = dlua.scope()
+      do
+        local inner <close> = dlua.scope()
+        a = inner:keep(dlua.ones(1))
+      end
+      assert.same({1}, a:totable())
+      b = a + 1
+    end
+    assert.equal("a released tensor", tostring(a))
+    assert.equal("a released tensor", tostring(b))
+  end)
+end)
+
+describe("tidy", function()
+  it("keeps what the function returns", function()
+    local lost
+    local sum, list = dlua.tidy(function(x)
+      lost = x * 2
+      return lost + 1, {x + 5}
+    end, dlua.ones(2))
+    assert.equal("a released tensor", tostring(lost))
+    assert.same({3, 3}, sum:totable())
+    assert.same({6, 6}, list[1]:totable())
+  end)
+
+  it("passes errors on", function()
+    local ok, message = pcall(dlua.tidy, function() error("stop", 0) end)
+    assert.is_false(ok)
+    assert.equal("stop", message)
+  end)
+end)
+
+describe("a failing allocation", function()
+  -- Fails each allocation of a call in turn, until the call works.
+  local function fails_every_time(fn)
+    fn() -- what is made once and kept
+    for n = 1, 200 do
+      dlua.test.fail_allocation(n)
+      local ok, message = pcall(fn)
+      dlua.test.fail_allocation(0)
+      if not ok then assert.equal("string", type(message)) end
+      if ok and n > 60 then return end
+    end
+  end
+
+  it("leaks nothing, for every n", function()
+    local x, w = dlua.ones(4, 4), dlua.ones({4, 4}, {requires_grad = true})
+    local before = live()
+    fails_every_time(function() return x + 1 end)
+    fails_every_time(function() return dlua.tensor {{1, 2}, {3, 4}} end)
+    fails_every_time(function() return dlua.cat({x, x, x, x, x, x, x, x, x}, 1) end)
+    fails_every_time(function() return x[{ {}, {1, 2} }], x[x:gt(0)] end)
+    fails_every_time(function()
+      w.grad = nil
+      return (w * x):sum():backward()
+    end)
+    w.grad = nil
+    assert.is_true(live() - before < 4096)
+  end)
+end)

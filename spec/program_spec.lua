@@ -1,0 +1,105 @@
+-- program_spec.lua - the program from outside: options, exit codes, Ctrl-C, start.
+local dlua = os.getenv "DLUA" or arg[-1] or "build/dlua"
+
+local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+
+-- Output (both streams) and exit code of a shell command.
+local function run(command)
+  local pipe = assert(io.popen("(" .. command .. ") 2>&1; echo \" exit=$?\""))
+  local text = pipe:read("a")
+  pipe:close()
+  local output, code = text:match "^(.*) exit=(%d+)\n$"
+  return output, tonumber(code)
+end
+
+local function program(arguments) return run(dlua .. " " .. arguments) end
+
+local function with_script(text, fn)
+  local name = os.tmpname()
+  local file = assert(io.open(name, "w"))
+  file:write(text)
+  file:close()
+  local ok, problem = pcall(fn, name)
+  os.remove(name)
+  if not ok then error(problem, 0) end
+end
+
+describe("the program", function()
+  it("runs a script with its arguments", function()
+    with_script("#!/usr/bin/env dlua\nprint(arg[0] ~= nil, #arg, ..., arg[2])", function(name)
+      local output, code = program(name .. " one two")
+      assert.equal("true\t2\tone\ttwo\ttwo\n", (output:gsub("one\ttwo\ttwo", "one\ttwo\ttwo")))
+      assert.equal(0, code)
+    end)
+  end)
+
+  it("runs code, libraries and the standard input", function()
+    assert.equal("3\n", (program("-e " .. quote "print(1 + 2)")))
+    assert.equal("function\n", (program("-l dlua -e " .. quote "print(type(dlua.ones))")))
+    assert.equal("5\n", (run("echo 'print(5)' | " .. dlua .. " -")))
+    assert.equal("6\n", (run("echo 'print(6)' | " .. dlua)))
+  end)
+
+  it("prints version, help and switches", function()
+    assert.matches("^dlua %d+%.%d+ %(Lua 5%.4", (program "-v"))
+    assert.matches("usage: dlua", (program "--help"))
+    assert.matches("DLUA_REF", (program "--env"))
+    local output, code = program "--nonsense"
+    assert.matches("option '%-%-nonsense' is unknown", output)
+    assert.equal(2, code)
+  end)
+
+  it("reports an error on one line and exits with 1", function()
+    with_script('local dlua = require "dlua"\nlocal x = dlua.ones(2)\nprint(x + dlua.ones(3))', function(name)
+      local output, code = program(name)
+      assert.equal(1, code)
+      assert.equal("dlua: add: shapes {2} and {3} do not broadcast (x {2}, y {3})  " .. name .. ":3\n", output)
+      assert.matches("stack traceback", (run("DLUA_TRACEBACK=1 " .. dlua .. " " .. name)))
+    end)
+    local output, code = program "no_such_script.lua"
+    assert.matches("no_such_script.lua", output)
+    assert.equal(1, code)
+  end)
+
+  it("passes os.exit on", function()
+    local _, code = program("-e " .. quote "os.exit(7)")
+    assert.equal(7, code)
+  end)
+
+  it("stops at Ctrl-C with 130", function()
+    local loop = quote 'local d = require "dlua" local x = d.ones(100) while true do x = x + 1 end'
+    local output, code = run(("%s -e %s & child=$!; sleep 0.5; kill -INT $child; wait $child"):format(dlua, loop))
+    assert.equal(130, code)
+    assert.matches("dlua: interrupted", output)
+  end)
+
+  it("starts fast and small", function()
+    local script = 'for l in io.lines "/proc/self/status" do if l:match "VmHWM" then print(l) end end'
+    local output = program("-e " .. quote(script))
+    if os.getenv "DLUA_SANITIZED" then return end
+    assert.is_true(tonumber(output:match "(%d+) kB") < 12 * 1024)
+  end)
+end)
+
+describe("dlua test", function()
+  it("exits with the outcome", function()
+    with_script([[
+      local dlua = require "dlua"
+      it("passes", function()
+        assert.shape({2, 3}, dlua.ones(2, 3))
+        assert.close({1, 2}, dlua.tensor {1, 2})
+        assert.finite(dlua.ones(2))
+        assert.gradcheck(function(x) return x:square():sum() end, dlua.ones({2}, {dtype = "f64"}))
+      end)]], function(name)
+      local _, code = program("test -o plainTerminal --pattern . " .. name)
+      assert.equal(0, code)
+    end)
+    with_script([[
+      local dlua = require "dlua"
+      it("fails", function() assert.close({1, 3}, dlua.tensor {1, 2}) end)]], function(name)
+      local output, code = program("test -o plainTerminal --pattern . " .. name)
+      assert.equal(1, code)
+      assert.matches("most at element 2: expected 3, got 2", output, 1, true)
+    end)
+  end)
+end)

@@ -1,0 +1,74 @@
+-- repl_spec.lua - the prompt, driven through a pseudo-terminal that script(1) makes.
+local dlua = os.getenv "DLUA" or arg[-1] or "build/dlua"
+
+-- Types the pieces, resting after each, and gives what the terminal showed. A number is a rest in seconds.
+local function session(pieces)
+  local home, log = os.tmpname(), os.tmpname()
+  os.remove(home)
+  os.execute("mkdir " .. home)
+  local command = ("HOME=%s TERM=dumb script -qec %s %s > /dev/null"):format(home, dlua, log)
+  local keys = assert(io.popen(command, "w"))
+  keys:setvbuf "no"
+  os.execute "sleep 0.4"
+  for _, piece in ipairs(pieces) do
+    if type(piece) == "number" then
+      os.execute("sleep " .. piece)
+    else
+      keys:write(piece)
+    end
+    os.execute "sleep 0.03"
+  end
+  keys:write "\4"
+  os.execute "sleep 0.2"
+  keys:close()
+  local file = assert(io.open(log))
+  local text = file:read("a"):gsub("\r", "")
+  file:close()
+  local history = io.open(home .. "/.dlua_history")
+  local remembered = history and history:read("a") or ""
+  if history then history:close() end
+  os.execute("rm -rf " .. home .. " " .. log)
+  return text, remembered
+end
+
+local function shows(text, part) assert.is_truthy(text:find(part, 1, true), ("%q lacks %q"):format(text, part)) end
+
+describe("the prompt", function()
+  it("prints values, keeps quiet at a semicolon, remembers", function()
+    local text, history = session {
+      "x = dlua.tensor({{1, 2}, {3, 4}}, {requires_grad = true})\n", "out = (3 * (x - 2) ^ 2):mean()\n", "out\n",
+      "out:backward()\n", "x.grad\n", "111 * 3;\n", "for i = 1, 2 do\n", "print(i * 1001)\n", "end\n"}
+    shows(text, "?name for help, Ctrl-D to leave")
+    shows(text, "f32[]  4.5\n")
+    shows(text, "f32[2x2]\n -1.5  0\n  1.5  3\n")
+    assert.is_nil(text:find("333", 1, true))
+    shows(text, "1001\n2002\n")
+    shows(history, "out")
+  end)
+
+  it("says what is wrong without ending", function()
+    local text = session {"x + 1\n", "dlua.ones(2) + dlua.ones(3)\n", "1 +* 2\n", "6 * 7\n"}
+    shows(text, "add: shapes {2} and {3} do not broadcast")
+    shows(text, "unexpected symbol")
+    shows(text, "42\n")
+  end)
+
+  it("completes fields and methods", function()
+    local text = session {"x = dlua.ones(2, 3)\n", "x:transp\t1, 2)\n", "dlua.linspa\t0, 1, 3)\n"}
+    shows(text, "f32[3x2]\n")
+    shows(text, "f32[3]  0  0.5  1\n")
+  end)
+
+  it("explains names", function()
+    local text = session {"?sum\n", "?nn.Conv2d\n", "?no_such_name\n"}
+    shows(text, "Sum of")
+    shows(text, "nn.Conv2d(")
+    shows(text, "no help for 'no_such_name'")
+  end)
+
+  it("comes back from Ctrl-C", function()
+    local text = session {"while true do end\n", 0.3, "\3", 0.2, "local unfinished", "\3", 0.2, "6 * 7\n"}
+    shows(text, "interrupted\n")
+    shows(text, "42\n")
+  end)
+end)

@@ -1,0 +1,175 @@
+-- tensor_spec.lua - tensors as scripts see them: making, fields, indexing, arithmetic, printing.
+local dlua = require "dlua"
+
+local function i64(values) return dlua.tensor(values, {dtype = "i64"}) end
+local function matrix() return dlua.range(1, 6):to("f32"):reshape(2, 3) end
+
+describe("dlua.tensor", function()
+  it("reads nested tables, numbers and booleans", function()
+    assert.shape({2, 3}, dlua.tensor {{1, 2, 3}, {4, 5, 6}})
+    assert.shape({}, dlua.tensor(5))
+    assert.shape({0}, dlua.tensor {})
+    assert.shape({2, 0}, dlua.tensor {{}, {}})
+    assert.equal("f32", dlua.tensor({1, 2}).dtype)
+    assert.equal("bool", dlua.tensor({true, false}).dtype)
+    assert.equal("i64", i64({1, 2}).dtype)
+    assert.is_true(dlua.tensor({1}, {requires_grad = true}).requires_grad)
+  end)
+
+  it("keeps exact integers", function()
+    local big = (1 << 62) + 1
+    assert.equal(big, i64({big}):totable()[1])
+    assert.same({255, 0}, dlua.tensor({255, 0}, {dtype = "u8"}):totable())
+  end)
+
+  it("goes back to tables", function()
+    for _, dtype in ipairs {"f32", "f64", "bf16", "f16", "i64", "i32", "u8"} do
+      assert.same({{1, 2}, {3, 4}}, dlua.tensor({{1, 2}, {3, 4}}, {dtype = dtype}):totable())
+    end
+    assert.same({true, false}, dlua.tensor({true, false}):totable())
+    assert.same({{1, 4}, {2, 5}, {3, 6}}, matrix():t():totable())
+    assert.equal("float", math.type(dlua.tensor(1):item()))
+    assert.equal("integer", math.type(i64(1):item()))
+    assert.is_true(dlua.tensor(true):item())
+  end)
+end)
+
+describe("a tensor's fields", function()
+  it("say what it is", function()
+    local x = matrix()
+    assert.same({2, 3}, x.shape)
+    assert.same({2, 3}, {x:size()})
+    assert.equal(3, x:size(-1))
+    assert.equal(2, #x)
+    assert.equal(6, x:numel())
+    assert.equal("cpu", x.device)
+    assert.is_true(x.is_leaf)
+    assert.is_true(x:is_contiguous())
+    assert.is_false(x:t():is_contiguous())
+  end)
+
+  it("compare by identity", function()
+    local x = dlua.ones({2}, {requires_grad = true})
+    x:sum():backward()
+    assert.is_true(x.grad == x.grad)
+    assert.is_true(x:add(0) ~= x)
+    x.grad = nil
+    assert.is_nil(x.grad)
+  end)
+
+  it("change dtype by to and by name", function()
+    local x = matrix()
+    assert.is_true(x:to("f32") == x)
+    assert.equal("f64", x:double().dtype)
+    assert.equal("i64", x:to({dtype = "i64"}).dtype)
+    assert.equal("u8", x:to(dlua.zeros({1}, {dtype = "u8"})).dtype)
+  end)
+end)
+
+describe("indexing", function()
+  it("counts from 1, negative from the end, and gives views", function()
+    local x = matrix()
+    assert.same({4, 5, 6}, x[2]:totable())
+    assert.equal(6, x[-1][-1]:item())
+    assert.equal(5, x[{2, 2}]:item())
+    x[1][2] = 20
+    assert.equal(20, x[{1, 2}]:item())
+  end)
+
+  it("takes ranges with both ends, steps and empty ranges", function()
+    local x = matrix()
+    assert.same({{2, 3}, {5, 6}}, x[{ {}, {2, 3} }]:totable())
+    assert.same({{1, 3}, {4, 6}}, x[{ {}, {1, -1, 2} }]:totable())
+    assert.shape({0, 3}, x[{ {2, 1} }])
+    assert.shape({0, 3}, x[{ {3, 2} }])
+    assert.same({4, 5, 6}, x[{ {2, 2} }]:reshape(-1):totable())
+  end)
+
+  it("takes masks and index tensors", function()
+    local x = matrix()
+    assert.same({4, 5, 6}, x[x:gt(3)]:totable())
+    assert.same({{4, 5, 6}}, x[dlua.tensor {false, true}]:totable())
+    assert.same({{4, 5, 6}, {1, 2, 3}}, x[i64({2, 1})]:totable())
+    assert.same({{3, 1}, {6, 4}}, x[{ {}, i64({3, 1}) }]:totable())
+    assert.shape({2, 2, 3}, x[i64({{1, 2}, {2, 1}})])
+  end)
+
+  it("writes numbers and tensors", function()
+    local x = matrix()
+    x[{ {}, 1 }] = 0
+    assert.same({{0, 2, 3}, {0, 5, 6}}, x:totable())
+    x[2] = dlua.tensor {7, 8, 9}
+    assert.same({7, 8, 9}, x[2]:totable())
+    x[x:gt(7)] = -1
+    assert.same({7, -1, -1}, x[2]:totable())
+    x[i64({1})] = 5
+    assert.same({5, 5, 5}, x[1]:totable())
+    x[x:eq(5)] = dlua.tensor {1, 2, 3}
+    assert.same({1, 2, 3}, x[1]:totable())
+    local whole = i64({1, 2})
+    whole[1] = 9
+    assert.same({9, 2}, whole:totable())
+  end)
+
+  it("records reading and writing", function()
+    local x = dlua.tensor({{1, 2}, {3, 4}}, {requires_grad = true, dtype = "f64"})
+    assert.gradcheck(function(v) return v[{ {}, 2 }]:square():sum() + v[1]:sum() end, x:detach())
+    assert.gradcheck(function(v)
+      local y = v * 1
+      y[{1, 1}] = v[{2, 2}] * 3
+      return (y * y):sum()
+    end, x:detach())
+  end)
+end)
+
+describe("arithmetic", function()
+  it("takes numbers on either side and broadcasts", function()
+    local x = matrix()
+    assert.same({{0, -1, -2}, {-3, -4, -5}}, (1 - x):totable())
+    assert.same({{11, 12, 13}, {24, 25, 26}}, (x + dlua.tensor {{10}, {20}}):totable())
+    assert.same({{0, 1, 1}, {2, 2, 3}}, (x // 2):totable())
+    assert.same({{1, 0, 1}, {0, 1, 0}}, (x % 2):totable())
+    assert.equal("i64", (i64({1}) + 1).dtype)
+    assert.equal("f32", (i64({1}) / 2).dtype)
+    assert.equal("f32", (i64({1}) + 0.5).dtype)
+    assert.equal("f64", (dlua.zeros({1}, {dtype = "f64"}) + 1).dtype)
+    assert.same({-1}, (-i64({1})):totable())
+  end)
+
+  it("changes tensors in place and gives them back", function()
+    local x = dlua.zeros(2)
+    assert.is_true(x:add_(1) == x)
+    assert.same({5, 5}, x:mul_(5):totable())
+  end)
+
+  it("takes options by name", function()
+    local x = matrix()
+    assert.shape({2, 1}, x:sum {dim = 2, keepdim = true})
+    assert.shape({2, 1}, x:sum(2, {keepdim = true}))
+    assert.shape({2, 1}, x:sum(2, true))
+    assert.shape({}, x:sum({1, 2}))
+    assert.shape({}, x:sum {dim = {1, 2}})
+    assert.shape({3, 2}, x:permute(2, 1))
+    assert.shape({3, 2}, x:permute {2, 1})
+    assert.shape({2, 2}, dlua.zeros({2, 2}, {dtype = "f64"}))
+    assert.shape({2, 2}, dlua.full {size = {2, 2}, value = 7})
+    assert.shape({4, 3}, x["repeat"](x, 2, 1))
+  end)
+end)
+
+describe("printing", function()
+  it("aligns columns", function()
+    assert.equal("f32[2x2]\n -1.5  0\n  1.5  3", tostring(dlua.tensor {{-1.5, 0}, {1.5, 3}}))
+    assert.equal("f32[]  4.5", tostring(dlua.tensor(4.5)))
+    assert.equal("i64[3]  1  2  3", tostring(i64({1, 2, 3})))
+    assert.equal("bool[2]  true  false", tostring(dlua.tensor {true, false}))
+    assert.equal("f32[0]", tostring(dlua.tensor {}))
+    assert.equal("f32[2x1x2]\n 1  1\n\n 1  1", tostring(dlua.ones(2, 1, 2)))
+  end)
+
+  it("shows the ends of what is long", function()
+    assert.equal("f32[2000]  1  1  1  …  1  1  1", tostring(dlua.ones(2000)))
+    local _, lines = tostring(dlua.ones(100, 100)):gsub("\n", "")
+    assert.equal(7, lines)
+  end)
+end)
