@@ -36,13 +36,21 @@ static int gradients_of(int n, dlua_tensor **list, int *where) {
   return count;
 }
 
-// core.clip_grad_norm(parameters, max_norm, p): scales the gradients, returns the norm they had.
+static bool takes_all(int n, dlua_tensor *const *x) {
+  for (int k = 0; k < n; k++)
+    if (!dlua_optim_takes(x[k])) return false;
+  return true;
+}
+
+// core.clip_grad_norm(parameters, max_norm, p): scales the gradients, returns the norm they had;
+// nil, with nothing changed, when a gradient needs the formulas in Lua.
 static int clip_grad_norm(lua_State *L) {
   int n;
   dlua_tensor **list = list_of(L, 1, "clip_grad_norm_: parameters", &n);
   double max_norm = luaL_checknumber(L, 2), norm = 0;
   dlua_bind_enter(L);
   n = gradients_of(n, list, NULL);
+  if (!takes_all(n, list)) return 0;
   dlua_bind_check(L, dlua_global_norm(n, list, luaL_checknumber(L, 3), &norm));
   double factor = max_norm / (norm + 1e-6);
   if (isfinite(norm) && factor < 1) dlua_bind_check(L, dlua_scale_all(n, list, factor));
@@ -50,12 +58,14 @@ static int clip_grad_norm(lua_State *L) {
   return 1;
 }
 
-// core.find_bad_gradient(parameters): position of the first whose gradient is not finite, or nil.
+// core.find_bad_gradient(parameters): position of the first whose gradient is not finite, or nil;
+// false when a gradient needs the formulas in Lua.
 static int find_bad_gradient(lua_State *L) {
   int n, position = -1;
   dlua_tensor **list = list_of(L, 1, "step: parameters", &n);
   int *where = lua_newuserdatauv(L, (size_t)(n + 1) * sizeof *where, 0);
   n = gradients_of(n, list, where);
+  if (!takes_all(n, list)) return lua_pushboolean(L, false), 1;
   dlua_bind_check(L, dlua_find_not_finite(n, list, &position));
   if (position < 0) return 0;
   lua_pushinteger(L, where[position]);
@@ -149,7 +159,7 @@ static int64_t next_step(lua_State *L, int steps, int k) {
   return step;
 }
 
-static bool takes_all(int n, dlua_tensor *const *list) {
+static bool takes_group(int n, dlua_tensor *const *list) {
   for (int k = 0; k < n; k++)
     if (list[k]->grad && !dlua_optim_takes(list[k])) return false;
   return true;
@@ -170,7 +180,7 @@ static int optim_step(lua_State *L) {
   lua_getfield(L, 2, "slots");                            // 5
   for (int j = 1; j <= 3; j++) lua_rawgeti(L, 5, j);      // 6, 7, 8
   dlua_tensor **list = list_of(L, 3, "step: params", &n); // 9
-  if (!takes_all(n, list)) return lua_pushboolean(L, false), 1;
+  if (!takes_group(n, list)) return lua_pushboolean(L, false), 1;
   dlua_update *updates = lua_newuserdatauv(L, (size_t)(n + 1) * sizeof *updates, 0);
   unsigned used = dlua_optim_slots(&o);
   for (int k = 0; k < n; k++) {

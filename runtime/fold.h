@@ -7,6 +7,8 @@
 
 typedef struct dlua_fold_kernels {
   double (*sum)(const float *x, int64_t n);
+  double (*sum_squares)(const float *x, int64_t n, float centre); // of x - centre
+  double (*sum_squared_differences)(const float *x, const float *y, int64_t n);
   // sums[k] += x[k] + x[stride + k] + … over that many rows, k < n.
   void (*add_rows)(double *sums, const float *x, int64_t rows, int64_t stride, int64_t n);
   float (*max)(const float *x, int64_t n); // n > 0; nan when there is one
@@ -16,6 +18,12 @@ typedef struct dlua_fold_kernels {
   // y = scale * softmax(x); y may be x.
   void (*softmax)(float *y, const float *x, int64_t n, float scale);
   void (*log_softmax)(float *y, const float *x, int64_t n);
+  // The same for up to sixteen columns side by side, of count entries that are stride apart: their
+  // largest entries and the sums of exp(x - largest); y = scale * softmax(x). Arrays have 16 entries.
+  void (*column_sums)(const float *x, int64_t count, int64_t stride, int64_t n, float *tops,
+                      float *sums);
+  void (*softmax_columns)(float *y, const float *x, int64_t count, int64_t stride, int64_t n,
+                          const float *scale);
   // gx = y (g - sum(g y)), and for the logarithm gx = g - exp(y) sum(g).
   void (*softmax_grad)(float *gx, const float *g, const float *y, int64_t n);
   void (*log_softmax_grad)(float *gx, const float *g, const float *y, int64_t n);

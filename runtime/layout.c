@@ -7,15 +7,15 @@
 
 #include <string.h>
 
-#include "parallel.h"
 #include "isa.h"
+#include "parallel.h"
 
 dlua_layout dlua_layout_for(const dlua_args *a, int64_t channels) {
   if (a->device != dlua_cpu() || a->spec[0].dtype != DLUA_F32 || dlua_reference_mode())
     return DLUA_STRIDED;
   dlua_layout layout = dlua_isa() == DLUA_AVX512 ? DLUA_NCHW16C
                        : dlua_isa() == DLUA_AVX2 ? DLUA_NCHW8C
-                                                            : DLUA_STRIDED;
+                                                 : DLUA_STRIDED;
   int64_t block = dlua_layout_block(layout);
   return block && channels > 0 && channels % block == 0 ? layout : DLUA_STRIDED;
 }
@@ -90,6 +90,18 @@ dlua_status dlua_reorder(dlua_tensor *dst, const dlua_tensor *src) {
   return DLUA_OK;
 }
 
+dlua_status dlua_in_layout(dlua_tensor *x, dlua_layout layout, dlua_tensor **result) {
+  if (layout == DLUA_STRIDED) return dlua_contiguous(x, result);
+  if (x->layout == layout) return *result = dlua_tensor_retain(x), DLUA_OK;
+  dlua_tensor *y = NULL;
+  DLUA_TRY(dlua_tensor_new(&y, (dlua_dtype)x->dtype, x->ndim, x->size, dlua_device_of(x)));
+  y->layout = (uint8_t)layout;
+  dlua_status status = dlua_reorder(y, x);
+  if (status != DLUA_OK) return dlua_tensor_release(y), status;
+  *result = y;
+  return DLUA_OK;
+}
+
 // ---------------------------------------------------------------- kernels without layouts
 
 static dlua_status run_copies(dlua_args *a, dlua_kernel *kernel, dlua_tensor *const *out) {
@@ -115,16 +127,4 @@ dlua_status dlua_run_strided(const dlua_args *a, dlua_kernel *kernel) {
   for (int k = 0; k < a->nout; k++)
     if (copy.out[k] != a->out[k]) dlua_tensor_release(copy.out[k]);
   return status;
-}
-
-dlua_status dlua_in_layout(dlua_tensor *x, dlua_layout layout, dlua_tensor **result) {
-  if (layout == DLUA_STRIDED) return dlua_contiguous(x, result);
-  if (x->layout == layout) return *result = dlua_tensor_retain(x), DLUA_OK;
-  dlua_tensor *y = NULL;
-  DLUA_TRY(dlua_tensor_new(&y, (dlua_dtype)x->dtype, x->ndim, x->size, dlua_device_of(x)));
-  y->layout = (uint8_t)layout;
-  dlua_status status = dlua_reorder(y, x);
-  if (status != DLUA_OK) return dlua_tensor_release(y), status;
-  *result = y;
-  return DLUA_OK;
 }

@@ -18,11 +18,11 @@ dlua_layout dlua_layout_for(const dlua_args *a, int64_t channels);
 // memory; the strided one may have any strides. Does not touch dst's version.
 dlua_status dlua_reorder(dlua_tensor *dst, const dlua_tensor *src);
 
-// Runs a kernel that knows strided tensors only on a call that may have blocked ones.
-dlua_status dlua_run_strided(const dlua_args *a, dlua_kernel *kernel);
-
 // x in the layout, strided meaning contiguous: x itself retained where it is so already, else a
 // copy without history. Caller owns the result.
 dlua_status dlua_in_layout(dlua_tensor *x, dlua_layout layout, dlua_tensor **result);
+
+// Runs a kernel that knows strided tensors only on a call that may have blocked ones.
+dlua_status dlua_run_strided(const dlua_args *a, dlua_kernel *kernel);
 
 #endif

@@ -49,6 +49,14 @@ describe("registration", function()
     fails(function() m:parameters() end, "layers", "ModuleList")
   end)
 
+  it("refuses a tensor in a parameter's place", function()
+    local m = Pair(3)
+    m.scale = m.scale * 2
+    fails(function() m:parameters() end, "scale", "nn.Parameter")
+    m.scale = nn.Parameter(dlua.ones(1))
+    assert.equal(4, #m:parameters())
+  end)
+
   it("takes buffers along but does not train them", function()
     local m = Pair(3)
     m:register_buffer("mean", dlua.zeros(3))

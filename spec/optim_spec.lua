@@ -48,6 +48,25 @@ describe("optimisers", function()
     end)
   end
 
+  it("step on other devices and in half precision", function()
+    local function weights(device, dtype)
+      local m = nn.Linear(3, 2):to(device, dtype)
+      nn.init.constant_(m.weight, 0.5)
+      nn.init.constant_(m.bias, 0)
+      local opt = optim.AdamW(m:parameters(), {lr = 0.1})
+      for _ = 1, 3 do
+        opt:zero_grad()
+        m(dlua.ones(4, 3):to(device, dtype)):square():mean():backward()
+        nn.clip_grad_norm_(m:parameters(), 0.5)
+        opt:step()
+      end
+      return m.weight:detach():to("cpu", "f32")
+    end
+    local expected = weights("cpu", "f32")
+    assert.close(expected, weights("mock", "f32"), {rtol = 1e-5})
+    assert.close(expected, weights("cpu", "bf16"), {rtol = 2e-2})
+  end)
+
   it("steps strided parameters", function()
     local whole = dlua.zeros({5, 2}, {dtype = "f64"})
     local p = nn.Parameter(whole:select(2, 1))

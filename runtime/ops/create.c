@@ -43,7 +43,14 @@ static dlua_status fill_with(dlua_tensor *out, const dlua_value *value) {
   return DLUA_OK;
 }
 
-static dlua_status zeros_cpu(const dlua_args *a) { return dlua_tensor_fill(a->out[0], 0); }
+// All bits 0 are 0 in every dtype.
+static dlua_status zeros_cpu(const dlua_args *a) {
+  dlua_tensor *out = a->out[0];
+  if (!dlua_is_contiguous(out)) return dlua_tensor_fill(out, 0);
+  memset(dlua_data(out), 0, (size_t)dlua_numel(out) * dlua_dtype_size((dlua_dtype)out->dtype));
+  return DLUA_OK;
+}
+
 static dlua_status ones_cpu(const dlua_args *a) { return dlua_tensor_fill(a->out[0], 1); }
 static dlua_status full_cpu(const dlua_args *a) { return fill_with(a->out[0], &a->num[1]); }
 static dlua_status fill_cpu(const dlua_args *a) { return fill_with(a->out[0], &a->num[0]); }

@@ -8,9 +8,20 @@
 #include "shape.h"
 #include "walk.h"
 
+static bool all_inside(const int64_t *index, int64_t n, int64_t extent) {
+  uint64_t most = 0;
+  for (int64_t k = 0; k < n; k++) {
+    uint64_t at = (uint64_t)index[k] - 1; // 0 and negative ones become large
+    most = at > most ? at : most;
+  }
+  return n == 0 || most < (uint64_t)extent;
+}
+
 static dlua_status check_index(const dlua_args *a, const dlua_tensor *index, int64_t extent) {
   dlua_walk w;
   int64_t at;
+  if (dlua_is_contiguous(index) && all_inside(dlua_i64(index), dlua_numel(index), extent))
+    return DLUA_OK;
   dlua_walk_begin(&w, index->ndim, index->size);
   dlua_walk_add(&w, index);
   for (int64_t k = 0; k < w.count; k++, dlua_walk_next(&w))
@@ -88,31 +99,39 @@ static dlua_status index_select_cpu(const dlua_args *a) {
   return DLUA_OK;
 }
 
-// Rows of a contiguous x: one memcpy each.
+// A contiguous x of any dtype as {outer, extent, inner}: one memcpy per position.
 typedef struct rows {
   const char *x;
   char *y;
   const dlua_tensor *index;
-  size_t bytes;
+  int64_t extent, count, bytes; // bytes of one position
 } rows;
 
 static void copy_rows(void *context, int64_t from, int64_t to) {
   const rows *r = context;
-  for (; from < to; from++) {
-    memcpy(r->y + (size_t)from * r->bytes, r->x + (size_t)entry(r->index, from) * r->bytes,
-           r->bytes);
+  int64_t outer = from / r->count, k = from % r->count;
+  char *y = r->y + from * r->bytes;
+  for (; from < to; from++, y += r->bytes) {
+    const char *x = r->x + (outer * r->extent + entry(r->index, k)) * r->bytes;
+    if (r->bytes <= 8)
+      put(y, x, r->bytes);
+    else
+      memcpy(y, x, (size_t)r->bytes);
+    if (++k == r->count) k = 0, outer++;
   }
 }
 
 static dlua_status index_select_rows(const dlua_args *a) {
   const dlua_tensor *x = a->in[0], *index = a->in[1];
-  if (x->ndim == 0 || a->num[0].i != 0 || !dlua_is_contiguous(x)) return DLUA_DECLINED;
-  DLUA_TRY(check_index(a, index, x->size[0]));
-  int64_t n = dlua_numel(index);
+  int64_t dim = a->num[0].i, n = dlua_numel(index), inner = width_of(x);
+  if (x->ndim == 0 || !dlua_is_contiguous(x)) return DLUA_DECLINED;
+  for (int64_t d = dim + 1; d < x->ndim; d++) inner *= x->size[d];
+  if (inner <= 8 && inner != width_of(x)) return DLUA_DECLINED;
+  DLUA_TRY(check_index(a, index, x->size[dim]));
   if (dlua_numel(a->out[0]) == 0) return DLUA_OK;
-  rows r = {dlua_data(x), dlua_data(a->out[0]), index,
-            (size_t)(dlua_numel(a->out[0]) / n * width_of(x))};
-  dlua_parallel(n, (double)r.bytes / 4, copy_rows, &r);
+  rows r = {dlua_data(x), dlua_data(a->out[0]), index, x->size[dim], n, inner};
+  int64_t total = dlua_numel(a->out[0]) * width_of(x) / inner;
+  dlua_parallel(total, 4 + (double)inner / 4, copy_rows, &r);
   return DLUA_OK;
 }
 
@@ -312,12 +331,31 @@ typedef struct gathering {
   int64_t step, width;
 } gathering;
 
+#define GATHER_ROW(type) \
+  for (int64_t k = 0; k < n; k++) { \
+    int64_t at = *(const int64_t *)(w->p[1] + k * w->step[1][last]) - 1; \
+    *(type *)(w->p[0] + k * w->step[0][last]) = \
+        *(const type *)(w->p[2] + k * w->step[2][last] + at * step); \
+  }
+
+static void gather_row(const dlua_walk *w, int64_t n, int64_t step, int64_t width) {
+  int last = w->ndim - 1;
+  switch (width) {
+  case 1: GATHER_ROW(uint8_t); break;
+  case 2: GATHER_ROW(uint16_t); break;
+  case 4: GATHER_ROW(uint32_t); break;
+  default: GATHER_ROW(uint64_t); break;
+  }
+}
+
 static void gather_slice(void *context, int64_t from, int64_t to) {
   const gathering *g = context;
   dlua_walk w = g->walk;
   dlua_walk_seek(&w, from);
-  for (; from < to; from++, dlua_walk_next(&w))
-    put(w.p[0], w.p[2] + (*(const int64_t *)w.p[1] - 1) * g->step, g->width);
+  for (int64_t n; from < to; from += n, dlua_walk_skip(&w, n)) {
+    n = dlua_walk_row(&w, to - from);
+    gather_row(&w, n, g->step, g->width);
+  }
 }
 
 static dlua_status start_gather(const dlua_args *a, gathering *g) {
@@ -341,7 +379,7 @@ static dlua_status gather_cpu(const dlua_args *a) {
 static dlua_status gather_threads(const dlua_args *a) {
   gathering g;
   DLUA_TRY(start_gather(a, &g));
-  dlua_parallel(g.walk.count, 8, gather_slice, &g);
+  dlua_parallel(g.walk.count, 4, gather_slice, &g);
   return DLUA_OK;
 }
 

@@ -3,6 +3,7 @@
 // data lies elsewhere.
 #include <string.h>
 
+#include "../parallel.h"
 #include "shape.h"
 #include "walk.h"
 
@@ -56,17 +57,45 @@ static void store(void *to, uint8_t dtype, const dlua_value *v) {
   }
 }
 
+typedef struct filling {
+  dlua_walk walk; // result, mask
+  size_t width;
+  _Alignas(8) char value[8];
+} filling;
+
+#define FILL_ROW(type) \
+  for (int64_t k = 0; k < n; k++) \
+    if (mask[k * mask_step]) *(type *)(y + k * y_step) = *(const type *)value
+
+static void fill_row(char *y, int64_t y_step, const char *mask, int64_t mask_step, int64_t n,
+                     const void *value, size_t width) {
+  switch (width) {
+  case 1: FILL_ROW(uint8_t); break;
+  case 4: FILL_ROW(uint32_t); break;
+  default: FILL_ROW(uint64_t); break;
+  }
+}
+
+static void fill_slice(void *context, int64_t from, int64_t to) {
+  const filling *f = context;
+  dlua_walk w = f->walk;
+  int last = w.ndim - 1;
+  dlua_walk_seek(&w, from);
+  for (int64_t n; from < to; from += n, dlua_walk_skip(&w, n)) {
+    n = dlua_walk_row(&w, to - from);
+    fill_row(w.p[0], w.step[0][last], w.p[1], w.step[1][last], n, f->value, f->width);
+  }
+}
+
 static dlua_status masked_fill_cpu(const dlua_args *a) {
   const dlua_tensor *y = a->out[0];
-  char value[8];
-  size_t width = dlua_dtype_size((dlua_dtype)y->dtype);
-  store(value, y->dtype, &a->num[0]);
+  filling f = {.width = dlua_dtype_size((dlua_dtype)y->dtype)};
+  store(f.value, y->dtype, &a->num[0]);
   dlua_start_from(a);
-  dlua_walk w;
-  dlua_walk_begin(&w, y->ndim, y->size);
-  dlua_walk_add(&w, y), dlua_walk_add(&w, a->in[1]);
-  for (int64_t k = 0; k < w.count; k++, dlua_walk_next(&w))
-    if (*w.p[1]) memcpy(w.p[0], value, width);
+  dlua_walk_begin(&f.walk, y->ndim, y->size);
+  dlua_walk_add(&f.walk, y), dlua_walk_add(&f.walk, a->in[1]);
+  dlua_walk_merge(&f.walk);
+  dlua_parallel(f.walk.count, 1, fill_slice, &f);
   return DLUA_OK;
 }
 

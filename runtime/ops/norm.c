@@ -284,3 +284,47 @@ const dlua_op dlua_op_batch_norm_grad = {
     .fast = (dlua_kernel *const[]){dlua_batch_norm_grad_fast, NULL},
     .contiguous = "*",
 };
+
+// ---------------------------------------------------------------- sums over everything but the
+// channels
+
+static dlua_status channel_sum_shape(dlua_args *a) {
+  if (a->in[X]->ndim < 2) return dlua_shape_error(a, "x must have the shape {n,c} or {n,c,…}");
+  dlua_spec_shape(a, 0, 1, &a->in[X]->size[1]);
+  return DLUA_OK;
+}
+
+static dlua_status channel_sum_cpu(const dlua_args *a) {
+  const dlua_tensor *x = a->in[X];
+  int64_t c = x->size[1], inner = spread(x);
+  for (int64_t channel = 0; channel < c; channel++) {
+    double sum = 0;
+    for (int64_t n = 0; n < x->size[0]; n++) {
+      for (int64_t k = 0; k < inner; k++) sum += get(x, (n * c + channel) * inner + k);
+    }
+    put(a->out[0], channel, sum);
+  }
+  return DLUA_OK;
+}
+
+static void channel_sum_back(dlua_back *b) {
+  int ndim;
+  int64_t size[DLUA_MAX_DIMS];
+  dlua_input_shape(b, 0, &ndim, size);
+  dlua_tensor *g = as_channels(b->s, b->g[0], ndim);
+  dlua_give(b, 0, dlua_call(b->s, &dlua_op_expand, dlua_t(g), dlua_list(ndim, size)));
+}
+
+const dlua_op dlua_op_channel_sum = {
+    .name = "channel_sum",
+    .sig = "x:T -> y",
+    .doc = "The sum of x {n,c,…} over all dimensions but the second: the gradient of a bias per "
+           "channel.",
+    .dtype = DLUA_SAME_FLOAT,
+    .flags = DLUA_LAYOUTS | DLUA_HIDDEN,
+    .shape = channel_sum_shape,
+    .cpu = channel_sum_cpu,
+    .fast = (dlua_kernel *const[]){dlua_channel_sum_fast, NULL},
+    .back = channel_sum_back,
+    .contiguous = "x",
+};

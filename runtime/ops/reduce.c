@@ -271,12 +271,20 @@ static dlua_status var_cpu(const dlua_args *a) {
   return dlua_fold_plain(a, &var_folder, dims_of(a));
 }
 
+static dlua_status var_vector(const dlua_args *a) {
+  return dlua_var_fast(a, dims_of(a), a->num[2].i != 0, false);
+}
+
 static dlua_status var_team(const dlua_args *a) {
   return dlua_fold_parallel(a, &var_folder, dims_of(a));
 }
 
 static dlua_status std_cpu(const dlua_args *a) {
   return dlua_fold_plain(a, &std_folder, dims_of(a));
+}
+
+static dlua_status std_vector(const dlua_args *a) {
+  return dlua_var_fast(a, dims_of(a), a->num[2].i != 0, true);
 }
 
 static dlua_status std_team(const dlua_args *a) {
@@ -315,7 +323,7 @@ const dlua_op dlua_op_var = {
     .dtype = DLUA_PROMOTE_FLOAT,
     .shape = dlua_shape_reduce,
     .cpu = var_cpu,
-    .fast = (dlua_kernel *const[]){var_team, NULL},
+    .fast = (dlua_kernel *const[]){var_vector, var_team, NULL},
     .back = var_back,
     .save = "x",
 };
@@ -327,7 +335,7 @@ const dlua_op dlua_op_std = {
     .dtype = DLUA_PROMOTE_FLOAT,
     .shape = dlua_shape_reduce,
     .cpu = std_cpu,
-    .fast = (dlua_kernel *const[]){std_team, NULL},
+    .fast = (dlua_kernel *const[]){std_vector, std_team, NULL},
     .back = std_back,
     .save = "x y",
 };
@@ -375,6 +383,11 @@ static dlua_status norm_cpu(const dlua_args *a) {
   return dlua_fold_plain(a, &norm_folder, dlua_reduced_dims(a->in[0], &a->num[1]));
 }
 
+static dlua_status norm_vector(const dlua_args *a) {
+  if (a->num[0].f != 2) return DLUA_DECLINED;
+  return dlua_norm_fast(a, dlua_reduced_dims(a->in[0], &a->num[1]));
+}
+
 static dlua_status norm_team(const dlua_args *a) {
   return dlua_fold_parallel(a, &norm_folder, dlua_reduced_dims(a->in[0], &a->num[1]));
 }
@@ -417,7 +430,7 @@ const dlua_op dlua_op_norm = {
     .dtype = DLUA_PROMOTE_FLOAT,
     .shape = norm_shape,
     .cpu = norm_cpu,
-    .fast = (dlua_kernel *const[]){norm_team, NULL},
+    .fast = (dlua_kernel *const[]){norm_vector, norm_team, NULL},
     .back = norm_back,
     .save = "x y",
 };

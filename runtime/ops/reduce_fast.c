@@ -6,6 +6,8 @@
 // result does not depend on the number of threads, and a single long sum still uses all of them.
 #include "reduce_fast.h"
 
+#include <math.h>
+
 #include "../fold.h"
 #include "../isa.h"
 #include "../parallel.h"
@@ -30,61 +32,85 @@ const dlua_fold_kernels *dlua_fold_simd(void) {
 typedef struct rows {
   dlua_reduction r;
   const float *x;
-  float *out;
-  double scale;
+  bool squares;         // sum (x - centre)^2 instead of x
+  const double *centre; // one per result; NULL: 0
   int64_t runs, length, runs_per_piece, parts_per_run, pieces; // pieces: per result
-  double *table; // NULL where a result is one piece
+  double *table;                                               // outputs × pieces
 } rows;
 
-static double sum_piece(const rows *w, int64_t start, int64_t piece) {
+static double sum_run(const rows *w, const float *x, int64_t n, int64_t o) {
+  if (!w->squares) return dlua_fold_simd()->sum(x, n);
+  return dlua_fold_simd()->sum_squares(x, n, w->centre ? (float)w->centre[o] : 0);
+}
+
+static double sum_piece(const rows *w, int64_t o, int64_t piece) {
   const dlua_reduction *r = &w->r;
-  const dlua_fold_kernels *simd = dlua_fold_simd();
+  const float *x = w->x + dlua_offset_at(r->nkept, r->kept, r->kept_stride, o);
   int last = r->nreduced - 1;
   if (w->parts_per_run > 1) {
     int64_t run = piece / w->parts_per_run, from = piece % w->parts_per_run * PIECE;
     int64_t n = w->length - from < PIECE ? w->length - from : PIECE;
-    return simd->sum(
-        w->x + start + from + dlua_offset_at(last, r->reduced, r->reduced_stride, run), n);
+    return sum_run(w, x + from + dlua_offset_at(last, r->reduced, r->reduced_stride, run), n, o);
   }
   double sum = 0;
   int64_t from = piece * w->runs_per_piece, to = from + w->runs_per_piece;
   for (int64_t run = from; run < to && run < w->runs; run++)
-    sum += simd->sum(w->x + start + dlua_offset_at(last, r->reduced, r->reduced_stride, run),
-                     w->length);
+    sum += sum_run(w, x + dlua_offset_at(last, r->reduced, r->reduced_stride, run), w->length, o);
   return sum;
 }
 
 static void sum_pieces(void *context, int64_t from, int64_t to) {
   const rows *w = context;
-  const dlua_reduction *r = &w->r;
-  for (int64_t k = from; k < to; k++) {
-    int64_t start = dlua_offset_at(r->nkept, r->kept, r->kept_stride, k / w->pieces);
-    double sum = sum_piece(w, start, k % w->pieces);
-    if (w->table) w->table[k] = sum;
-    else w->out[k] = (float)(sum * w->scale);
-  }
+  for (int64_t k = from; k < to; k++) w->table[k] = sum_piece(w, k / w->pieces, k % w->pieces);
 }
 
-static dlua_status sum_rows(rows *w) {
-  dlua_reduction *r = &w->r;
+static void cut_rows(rows *w) {
+  const dlua_reduction *r = &w->r;
   w->length = r->reduced[r->nreduced - 1], w->runs = r->count / w->length;
   w->parts_per_run = (w->length + PIECE - 1) / PIECE;
   w->runs_per_piece = w->length < PIECE ? PIECE / w->length : 1;
   w->pieces = w->parts_per_run > 1 ? w->runs * w->parts_per_run
                                    : (w->runs + w->runs_per_piece - 1) / w->runs_per_piece;
-  int64_t all = r->outputs * w->pieces;
-  size_t bytes = (size_t)all * sizeof *w->table;
-  void *table = NULL;
-  if (w->pieces > 1) DLUA_TRY(dlua_alloc(dlua_cpu(), bytes, &table));
-  w->table = table;
-  dlua_parallel(all, (double)r->count / (double)w->pieces / 4 + 8, sum_pieces, w);
-  if (w->table == NULL) return DLUA_OK;
-  for (int64_t o = 0; o < r->outputs; o++) {
+}
+
+// Sums every result; leaves them in table[0..outputs).
+static void sum_rows(rows *w) {
+  const dlua_reduction *r = &w->r;
+  double per_piece = (double)r->count / (double)w->pieces;
+  dlua_parallel(r->outputs * w->pieces, per_piece + 10, sum_pieces, w);
+  for (int64_t o = 0; o < r->outputs && w->pieces > 1; o++) {
     double sum = 0;
     for (int64_t k = 0; k < w->pieces; k++) sum += w->table[o * w->pieces + k];
-    w->out[o] = (float)(sum * w->scale);
+    w->table[o] = sum;
   }
-  dlua_free(dlua_cpu(), table, bytes);
+}
+
+// Room for doubles: few on the stack, many from the allocator.
+typedef struct room {
+  double few[64], *at;
+  size_t bytes;
+} room;
+
+static dlua_status room_open(room *m, int64_t count) {
+  void *block = m->few;
+  m->bytes = (size_t)count * sizeof *m->at;
+  if (m->bytes > sizeof m->few) DLUA_TRY(dlua_alloc(dlua_cpu(), m->bytes, &block));
+  m->at = block;
+  return DLUA_OK;
+}
+
+static void room_close(room *m) {
+  if (m->at != m->few) dlua_free(dlua_cpu(), m->at, m->bytes);
+}
+
+static dlua_status put_row_sums(rows *w, float *out, double scale) {
+  room m;
+  cut_rows(w);
+  DLUA_TRY(room_open(&m, w->r.outputs * w->pieces));
+  w->table = m.at;
+  sum_rows(w);
+  for (int64_t o = 0; o < w->r.outputs; o++) out[o] = (float)(w->table[o] * scale);
+  room_close(&m);
   return DLUA_OK;
 }
 
@@ -146,7 +172,7 @@ static dlua_status sum_columns(columns *w) {
   void *table = NULL;
   if (w->pieces > 1) DLUA_TRY(dlua_alloc(dlua_cpu(), bytes, &table));
   w->table = table;
-  dlua_parallel(r->outputs / w->width * w->pieces * w->strips, PIECE / 2, add_strips, w);
+  dlua_parallel(r->outputs / w->width * w->pieces * w->strips, 2 * PIECE, add_strips, w);
   if (w->table == NULL) return DLUA_OK;
   for (int64_t o = 0; o < r->outputs; o++) {
     double sum = 0;
@@ -168,12 +194,59 @@ dlua_status dlua_sum_fast(const dlua_args *a, unsigned dims, bool mean) {
   if (r.outputs == 0 || r.nreduced == 0 || r.count == 0) return DLUA_DECLINED;
   double scale = mean ? 1 / (double)r.count : 1;
   if (r.reduced_stride[r.nreduced - 1] == 1) {
-    rows w = {.r = r, .x = dlua_f32(x), .out = dlua_f32(a->out[0]), .scale = scale};
-    return sum_rows(&w);
+    rows w = {.r = r, .x = dlua_f32(x)};
+    return put_row_sums(&w, dlua_f32(a->out[0]), scale);
   }
   if (r.nkept == 0 || r.kept_stride[r.nkept - 1] != 1) return DLUA_DECLINED;
   columns w = {.r = r, .x = dlua_f32(x), .out = dlua_f32(a->out[0]), .scale = scale};
   return sum_columns(&w);
+}
+
+// Plans a fold of contiguous f32 rows; false where x has none.
+static bool plan_rows(rows *w, const dlua_tensor *x, unsigned dims) {
+  if (x->dtype != DLUA_F32) return false;
+  *w = (rows){.x = dlua_f32(x)};
+  dlua_reduction_plan(&w->r, x, dims);
+  dlua_reduction_sort(&w->r);
+  if (w->r.outputs == 0 || w->r.count == 0 || w->r.nreduced == 0) return false;
+  return w->r.reduced_stride[w->r.nreduced - 1] == 1;
+}
+
+dlua_status dlua_norm_fast(const dlua_args *a, unsigned dims) {
+  rows w;
+  if (!plan_rows(&w, a->in[0], dims)) return DLUA_DECLINED;
+  float *out = dlua_f32(a->out[0]);
+  w.squares = true;
+  DLUA_TRY(put_row_sums(&w, out, 1));
+  for (int64_t o = 0; o < w.r.outputs; o++) out[o] = sqrtf(out[o]);
+  return DLUA_OK;
+}
+
+dlua_status dlua_var_fast(const dlua_args *a, unsigned dims, bool unbiased, bool root) {
+  rows w;
+  if (!plan_rows(&w, a->in[0], dims)) return DLUA_DECLINED;
+  cut_rows(&w);
+  room table, means;
+  int64_t n = w.r.outputs;
+  DLUA_TRY(room_open(&table, n * w.pieces));
+  dlua_status status = room_open(&means, n);
+  if (status == DLUA_OK) {
+    double count = (double)w.r.count, freedom = fmax(count - unbiased, 0);
+    w.table = table.at;
+    sum_rows(&w);
+    for (int64_t o = 0; o < n; o++) means.at[o] = w.table[o] / count;
+    w.squares = true, w.centre = means.at;
+    sum_rows(&w);
+    for (int64_t o = 0; o < n; o++) {
+      // The mean was rounded to f32; the rest of it is taken off here.
+      double off = means.at[o] - (double)(float)means.at[o];
+      double var = (w.table[o] - count * off * off) / freedom;
+      dlua_f32(a->out[0])[o] = (float)(root ? sqrt(fmax(var, 0)) : var);
+    }
+    room_close(&means);
+  }
+  room_close(&table);
+  return status;
 }
 
 typedef struct extremes {

@@ -8,6 +8,9 @@
 // Sums (or means) of in[0] over dims, where the fastest dimension of x in memory is contiguous:
 // rows, columns and whole tensors. The same bits for every number of threads.
 dlua_status dlua_sum_fast(const dlua_args *a, unsigned dims, bool mean);
+// Square root of the sum of squares, and variances (or their roots), of contiguous rows.
+dlua_status dlua_norm_fast(const dlua_args *a, unsigned dims);
+dlua_status dlua_var_fast(const dlua_args *a, unsigned dims, bool unbiased, bool root);
 // The largest or smallest element of rows, for calls with one result.
 dlua_status dlua_extreme_fast(const dlua_args *a, unsigned dims, bool largest);
 

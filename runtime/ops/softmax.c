@@ -41,7 +41,7 @@ static dlua_status run_rows(const dlua_args *a, double cost,
 }
 
 // The team runs the plain body on rows: nothing is split, so the bits are the same.
-enum { PLAIN = 0, PER_EXP = 20, PER_VECTOR_EXP = 2 };
+enum { PLAIN = 0, PER_EXP = 20, PER_VECTOR_EXP = 10 };
 
 // Declines all but f32 rows that lie contiguous.
 static bool vectors_apply(const dlua_args *a) {

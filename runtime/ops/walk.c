@@ -50,7 +50,7 @@ static void drop_dim(dlua_walk *w, int d) {
   for (; d < w->ndim; d++) take_dim(w, d, d + 1);
 }
 
-static void merge(dlua_walk *w) {
+void dlua_walk_merge(dlua_walk *w) {
   for (int d = w->ndim - 1; d >= 0 && w->ndim > 1; d--)
     if (w->size[d] == 1) drop_dim(w, d);
   for (int d = w->ndim - 2; d >= 0; d--)
@@ -87,22 +87,15 @@ static void copy_slice(void *context, int64_t from, int64_t to) {
   dlua_walk w = *c->walk;
   int last = w.ndim - 1;
   dlua_walk_seek(&w, from);
-  while (from < to) {
-    int64_t n = w.size[last] - w.at[last];
-    if (n > to - from) n = to - from;
+  for (int64_t n; from < to; from += n, dlua_walk_skip(&w, n)) {
+    n = dlua_walk_row(&w, to - from);
     copy_row(w.p[0], w.step[0][last], w.p[1], w.step[1][last], n, c->width);
-    from += n;
-    if (from < to) { // the row's last element, then on to the next row
-      for (int k = 0; k < 2; k++) w.p[k] += (n - 1) * w.step[k][last];
-      w.at[last] += n - 1;
-      dlua_walk_next(&w);
-    }
   }
 }
 
 void dlua_walk_copy(dlua_walk *w, size_t width) {
   if (w->count == 0) return;
-  merge(w);
+  dlua_walk_merge(w);
   copying c = {w, (int64_t)width};
   dlua_parallel(w->count, 1, copy_slice, &c);
 }

@@ -30,11 +30,20 @@ int dlua_walk_add(dlua_walk *w, const dlua_tensor *x);
 // Goes to a position, counted from 0.
 void dlua_walk_seek(dlua_walk *w, int64_t position);
 
+// Merges dimensions that every operand steps through as one. Keeps the order, not the positions in
+// at[]; the walk must stand at its first position.
+void dlua_walk_merge(dlua_walk *w);
 // Copies p[1] to p[0] at every position, elements of width 1, 2, 4 or 8 bytes, on the whole team
 // where it pays. The walk must stand at its first position and is spent afterwards.
 void dlua_walk_copy(dlua_walk *w, size_t width);
 // Copies src to dst, equal shapes or src broadcast, one dtype.
 void dlua_move(const dlua_tensor *dst, const dlua_tensor *src);
+
+// Elements from here to the end of the row (the last dimension), but no more than most.
+static inline int64_t dlua_walk_row(const dlua_walk *w, int64_t most) {
+  int64_t rest = w->size[w->ndim - 1] - w->at[w->ndim - 1];
+  return rest < most ? rest : most;
+}
 
 static inline void dlua_walk_next(dlua_walk *w) {
   for (int d = w->ndim - 1; d >= 0; d--) {
@@ -44,6 +53,14 @@ static inline void dlua_walk_next(dlua_walk *w) {
     for (int k = 0; k < w->n; k++) w->p[k] -= w->step[k][d] * w->size[d];
     w->at[d] = 0;
   }
+}
+
+// Goes n elements on, 1 <= n <= the rest of the row.
+static inline void dlua_walk_skip(dlua_walk *w, int64_t n) {
+  int last = w->ndim - 1;
+  for (int k = 0; k < w->n; k++) w->p[k] += (n - 1) * w->step[k][last];
+  w->at[last] += n - 1;
+  dlua_walk_next(w);
 }
 
 #endif

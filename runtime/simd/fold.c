@@ -9,6 +9,9 @@
 #include <math.h>
 #include <stdbool.h>
 #include <string.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 #include "../normal.h"
 #include "../rng.h"
@@ -30,24 +33,38 @@ static inline vec choose(ivec mask, vec a, vec b) {
 
 // The first n < 16 elements, the other lanes filled.
 static inline vec load_some(const float *x, int64_t n, float fill) {
+#ifdef __AVX512F__
+  return (vec)_mm512_mask_loadu_ps(_mm512_set1_ps(fill), (__mmask16)((1u << n) - 1), x);
+#else
   float lanes[LANES];
   for (int k = 0; k < LANES; k++) lanes[k] = fill;
   for (int64_t k = 0; k < n; k++) lanes[k] = x[k];
   return load(lanes);
+#endif
 }
 
 static inline void store_some(float *y, vec v, int64_t n) {
+#ifdef __AVX512F__
+  _mm512_mask_storeu_ps(y, (__mmask16)((1u << n) - 1), (__m512)v);
+#else
   float lanes[LANES];
   store(lanes, v);
   for (int64_t k = 0; k < n; k++) y[k] = lanes[k];
+#endif
+}
+
+// Lane k of the result is lane k + width.
+static inline vec shift_lanes(vec v, int width) {
+  const ivec lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return __builtin_shuffle(v, (lane + width) & (LANES - 1));
 }
 
 static inline float add_lanes(vec v) {
-  float lanes[LANES];
-  store(lanes, v);
-  for (int width = LANES / 2; width > 0; width /= 2)
-    for (int k = 0; k < width; k++) lanes[k] += lanes[k + width];
-  return lanes[0];
+  v += shift_lanes(v, 8);
+  v += shift_lanes(v, 4);
+  v += shift_lanes(v, 2);
+  v += shift_lanes(v, 1);
+  return v[0];
 }
 
 // ---------------------------------------------------------------- sums
@@ -67,6 +84,38 @@ static double sum_row(const float *x, int64_t n) {
   for (; k + LANES <= n; k += LANES) rest += load(x + k);
   if (k < n) rest += load_some(x + k, n - k, 0);
   return total + (double)add_lanes(rest);
+}
+
+// Two sums at a time, so that additions overlap.
+static double sum_squares(const float *x, int64_t n, float centre) {
+  vec middle = splat(centre);
+  double total = 0;
+  int64_t k = 0;
+  while (k + 2 * LANES <= n) {
+    vec a = {0}, b = {0};
+    for (int depth = 0; depth < DEPTH && k + 2 * LANES <= n; depth++, k += 2 * LANES) {
+      vec p = load(x + k) - middle, q = load(x + k + LANES) - middle;
+      a += p * p, b += q * q;
+    }
+    total += (double)add_lanes(a + b);
+  }
+  for (; k < n; k++) total += ((double)x[k] - (double)centre) * ((double)x[k] - (double)centre);
+  return total;
+}
+
+static double sum_squared_differences(const float *x, const float *y, int64_t n) {
+  double total = 0;
+  int64_t k = 0;
+  while (k + 2 * LANES <= n) {
+    vec a = {0}, b = {0};
+    for (int depth = 0; depth < DEPTH && k + 2 * LANES <= n; depth++, k += 2 * LANES) {
+      vec p = load(x + k) - load(y + k), q = load(x + k + LANES) - load(y + k + LANES);
+      a += p * p, b += q * q;
+    }
+    total += (double)add_lanes(a + b);
+  }
+  for (; k < n; k++) total += ((double)x[k] - (double)y[k]) * ((double)x[k] - (double)y[k]);
+  return total;
 }
 
 static void add_to_doubles(double *sums, vec v, int64_t n) {
@@ -107,6 +156,9 @@ static void add_rows(double *sums, const float *x, int64_t rows, int64_t stride,
 
 static inline vec larger(vec a, vec b) { return choose(a > b, a, b); }
 
+// The same where either may be nan, which wins.
+static inline vec larger_or_nan(vec a, vec b) { return choose((a > b) | (a != a), a, b); }
+
 // sign times the largest element of sign * x; a nan anywhere makes the result nan.
 static inline float extreme(const float *x, int64_t n, float sign) {
   vec flip = splat(sign), a = splat(-INFINITY), b = a;
@@ -122,13 +174,12 @@ static inline float extreme(const float *x, int64_t n, float sign) {
     nans |= p != p;
     a = larger(p, a);
   }
-  float lanes[LANES], top = -INFINITY;
-  store(lanes, choose(nans, splat(NAN), larger(a, b)));
-  for (int lane = 0; lane < LANES; lane++) {
-    if (lanes[lane] != lanes[lane]) return NAN;
-    if (lanes[lane] > top) top = lanes[lane];
-  }
-  return top * sign;
+  vec top = choose(nans, splat(NAN), larger(a, b));
+  top = larger_or_nan(top, shift_lanes(top, 8));
+  top = larger_or_nan(top, shift_lanes(top, 4));
+  top = larger_or_nan(top, shift_lanes(top, 2));
+  top = larger_or_nan(top, shift_lanes(top, 1));
+  return top[0] * sign;
 }
 
 static float max_row(const float *x, int64_t n) { return extreme(x, n, 1); }
@@ -170,7 +221,7 @@ static inline double exp_row(float *y, const float *x, int64_t n, float top) {
   if (k < n) {
     vec e = exp_lanes(load_some(x + k, n - k, -INFINITY) - shift);
     if (y) store_some(y + k, e, n - k);
-    for (int64_t j = 0; j < n - k; j++) total += (double)e[j];
+    total += (double)add_lanes(e);
   }
   return total;
 }
@@ -188,6 +239,44 @@ static double log_sum_exp(const float *x, int64_t n, float *top) {
 static void log_softmax_row(float *y, const float *x, int64_t n) {
   float top = max_row(x, n), rest = (float)log(exp_row(NULL, x, n, top));
   for (int64_t k = 0; k < n; k++) y[k] = (x[k] - top) - rest;
+}
+
+// ---------------------------------------------------------------- softmax across lanes
+
+// Sixteen columns (n of them wanted) of count entries, stride apart.
+static inline vec load_column(const float *x, int64_t n) {
+  return n < LANES ? load_some(x, n, 0) : load(x);
+}
+
+static void store_column(float *y, vec v, int64_t n) {
+  if (n < LANES) store_some(y, v, n);
+  else store(y, v);
+}
+
+static inline vec column_tops(const float *x, int64_t count, int64_t stride, int64_t n) {
+  vec top = splat(-INFINITY);
+  for (int64_t c = 0; c < count; c++) top = larger_or_nan(top, load_column(x + c * stride, n));
+  return top;
+}
+
+static void column_sums(const float *x, int64_t count, int64_t stride, int64_t n, float *tops,
+                        float *sums) {
+  vec top = column_tops(x, count, stride, n), sum = {0};
+  for (int64_t c = 0; c < count; c++) sum += exp_lanes(load_column(x + c * stride, n) - top);
+  store(tops, top), store(sums, sum);
+}
+
+static void softmax_columns(float *y, const float *x, int64_t count, int64_t stride, int64_t n,
+                            const float *scale) {
+  vec top = column_tops(x, count, stride, n), sum = {0};
+  for (int64_t c = 0; c < count; c++) {
+    vec e = exp_lanes(load_column(x + c * stride, n) - top);
+    store_column(y + c * stride, e, n);
+    sum += e;
+  }
+  vec factor = load(scale) / sum;
+  for (int64_t c = 0; c < count; c++)
+    store_column(y + c * stride, load_column(y + c * stride, n) * factor, n);
 }
 
 static double dot_row(const float *x, const float *y, int64_t n) {
@@ -283,12 +372,16 @@ static void dropout(float *y, uint8_t *mask, const float *x, const uint32_t *bit
 extern const dlua_fold_kernels JOIN(dlua_fold_, DLUA_ISA);
 const dlua_fold_kernels JOIN(dlua_fold_, DLUA_ISA) = {
     .sum = sum_row,
+    .sum_squares = sum_squares,
+    .sum_squared_differences = sum_squared_differences,
     .add_rows = add_rows,
     .max = max_row,
     .min = min_row,
     .log_sum_exp = log_sum_exp,
     .softmax = softmax_row,
     .log_softmax = log_softmax_row,
+    .column_sums = column_sums,
+    .softmax_columns = softmax_columns,
     .softmax_grad = softmax_grad_row,
     .log_softmax_grad = log_softmax_grad_row,
     .philox = philox,

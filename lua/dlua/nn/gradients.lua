@@ -11,6 +11,29 @@ local function listed(who, parameters)
   return parameters
 end
 
+-- The norm over all gradients by ops, for devices and dtypes that the C pass does not take.
+local function norm_by_ops(list, p)
+  local total
+  for _, g in ipairs(list) do
+    local magnitude = g:to("f32"):abs()
+    local part = p == math.huge and magnitude:max() or (magnitude ^ p):sum()
+    total = not total and part or p == math.huge and total:maximum(part) or total + part
+  end
+  local sum = total and total:item() or 0.0
+  return p == math.huge and sum or sum ^ (1 / p)
+end
+
+local function clip_by_ops(parameters, max_norm, p)
+  local list = {}
+  for _, parameter in ipairs(parameters) do list[#list + 1] = parameter.grad end
+  local norm = norm_by_ops(list, p)
+  local factor = max_norm / (norm + 1e-6)
+  if norm < math.huge and factor < 1 then
+    for _, g in ipairs(list) do g:mul_(factor) end
+  end
+  return norm
+end
+
 -- Scales all gradients together so that their norm is at most max_norm; returns the norm they had, a number. A norm
 -- that is not finite leaves them as they are, for the optimiser's guard to name the culprit.
 --   local norm = nn.clip_grad_norm_(net:parameters(), 5)
@@ -20,7 +43,8 @@ function gradients.clip_grad_norm_(parameters, max_norm, given)
   if not math.type(max_norm) or max_norm < 0 then
     dlua.fail("clip_grad_norm_: max_norm must be a number of at least 0, not %s", tostring(max_norm))
   end
-  return dlua.clip_grad_norm(parameters, max_norm, o.norm_type)
+  local norm = dlua.clip_grad_norm(parameters, max_norm, o.norm_type)
+  return norm or dlua.no_grad(function() return clip_by_ops(parameters, max_norm, o.norm_type) end)
 end
 
 -- Holds every element of the gradients between -limit and limit.

@@ -40,9 +40,13 @@ end
 -- ---------------------------------------------------------------- fields
 
 -- The table a new module starts from: its own state, none of it visible to registration.
-function Module.fresh() return {training = true, _fields = {}, _buffers = {}, _hooks = false} end
+function Module.fresh() return {training = true, _fields = {}, _parameters = {}, _buffers = {}, _hooks = false} end
 
 local function refuse_hidden(module, key, value)
+  if module._parameters[key] and dlua.is_tensor(value) then
+    dlua.fail("%s: field %s was a parameter and is now a plain tensor, which would not be trained (use nn.Parameter, "
+      .. "or write into the parameter inside dlua.no_grad)", getmetatable(module).__name, key)
+  end
   if type(value) ~= "table" or getmetatable(value) then return end
   for _, item in next, value do
     if is_module(item) or is_parameter[item] then
@@ -70,6 +74,7 @@ function Module:__newindex(key, value)
     fields[#fields + 1] = key
     if type(key) == "string" then fields[key] = true end
   end
+  if is_parameter[value] then self._parameters[key] = true end
   rawset(self, key, value)
 end
 
@@ -108,11 +113,9 @@ end
 local function collect(module, buffers)
   local found = {}
   visit(module, nil, function(owner, prefix, key, value)
-    if is_parameter[value] and not buffers or buffers and owner._buffers[key] then
-      found[#found + 1] = {prefix .. key, value}
-    else
-      refuse_hidden(owner, key, value)
-    end
+    local is_buffer = owner._buffers[key]
+    if not is_parameter[value] and not is_buffer then return refuse_hidden(owner, key, value) end
+    if (is_buffer or false) == buffers then found[#found + 1] = {prefix .. key, value} end
   end)
   return found
 end

@@ -167,13 +167,22 @@ local function step_in_lua(self, group)
   end
 end
 
+-- The position of the first parameter of a group whose gradient is not finite, or nil.
+local function find_bad_gradient(group)
+  local position = dlua.find_bad_gradient(group.params)
+  if position ~= false then return position end
+  for k, p in ipairs(group.params) do
+    if p.grad and not p.grad:isfinite():all():item() then return k end
+  end
+end
+
 -- Changes every parameter that has a gradient. With guard (the default) a gradient that is not finite raises and names
 -- the parameter before anything is changed.
 --   opt:step()
 function Optimizer:step()
   if self.guard then
     for _, group in ipairs(self.groups) do
-      local bad = dlua.find_bad_gradient(group.params)
+      local bad = find_bad_gradient(group)
       if bad then
         dlua.fail("%s: the gradient of %s is not finite, nothing was changed (guard = false steps anyway)",
           getmetatable(self).__name, group.names[bad])
