@@ -1,5 +1,5 @@
-// core.c - the C module dlua.core: one table with every function of C, and under .methods those of tensors.
-// lua/dlua/init.lua makes the user's `dlua` of it.
+// core.c - the C module dlua.core: one table with every function of C, and under .methods those of
+// tensors. lua/dlua/init.lua makes the user's `dlua` of it.
 #include "value.h"
 
 // Writes the script line of the running call into a node of the tape.

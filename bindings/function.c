@@ -1,10 +1,10 @@
 // function.c - dlua.Function{forward =, backward =}: an op written in Lua.
 //
-// The node that records a call holds one reference into Lua, to a record {backward, ctx, attached, versions}. It is
-// dropped by whoever frees the node, perhaps inside a finalizer or on another thread, so dropped references wait in a
-// queue for the Lua thread. Outputs that forward stores in ctx would make the node own itself; they are stored
-// detached and tied to the node again for the time of backward. Tensors in ctx that were changed in place since are
-// an error, as for any op.
+// The node that records a call holds one reference into Lua, to a record {backward, ctx, attached,
+// versions}. It is dropped by whoever frees the node, perhaps inside a finalizer or on another
+// thread, so dropped references wait in a queue for the Lua thread. Outputs that forward stores in
+// ctx would make the node own itself; they are stored detached and tied to the node again for the
+// time of backward. Tensors in ctx that were changed in place since are an error, as for any op.
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,7 +29,9 @@ static const char pending_key; // the Lua error of a backward function, on its w
 static void drop(void *user) {
   record *r = user;
   r->next = __atomic_load_n(&dropped, __ATOMIC_RELAXED);
-  while (!__atomic_compare_exchange_n(&dropped, &r->next, r, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) continue;
+  while (
+      !__atomic_compare_exchange_n(&dropped, &r->next, r, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+    continue;
 }
 
 void dlua_bind_drain(lua_State *L) {
@@ -65,8 +67,10 @@ static int output_at(dlua_tensor *x, int nout, dlua_tensor **out) {
   return -1;
 }
 
-// Goes through ctx: stores outputs detached, noting key -> result number in attached, and every tensor's version.
-static void settle_ctx(lua_State *L, int ctx, int attached, int versions, int nout, dlua_tensor **out) {
+// Goes through ctx: stores outputs detached, noting key -> result number in attached, and every
+// tensor's version.
+static void settle_ctx(lua_State *L, int ctx, int attached, int versions, int nout,
+                       dlua_tensor **out) {
   for (lua_pushnil(L); lua_next(L, ctx); lua_pop(L, 1)) {
     dlua_tensor *x = dlua_bind_test_tensor(L, -1);
     if (!x) continue;
@@ -91,8 +95,10 @@ static void check_versions(lua_State *L, const dlua_node *node, int ctx, int ver
     lua_rawget(L, ctx);
     dlua_tensor *x = dlua_bind_test_tensor(L, -1);
     if (x && (lua_Integer)x->storage->version != lua_tointeger(L, -2)) {
-      dlua_bind_raise(L, "Function: ctx.%s was changed in place after the call at %s, and backward needs it (%s)",
-                      luaL_tolstring(L, -3, NULL), node->where, dlua_shape_text(x));
+      dlua_bind_raise(
+          L,
+          "Function: ctx.%s was changed in place after the call at %s, and backward needs it (%s)",
+          luaL_tolstring(L, -3, NULL), node->where, dlua_shape_text(x));
     }
     lua_pop(L, 1);
   }
@@ -125,7 +131,8 @@ static void give_results(lua_State *L, dlua_back *b, const record *r, int first)
     int at = first + position - 1;
     dlua_tensor *g = dlua_bind_test_tensor(L, at);
     if (!g) {
-      dlua_bind_raise(L, "Function: backward must give a tensor or nil for argument %d, got %s", position, dlua_bind_type(L, at));
+      dlua_bind_raise(L, "Function: backward must give a tensor or nil for argument %d, got %s",
+                      position, dlua_bind_type(L, at));
     }
     dlua_give(b, k, dlua_own(b->s, dlua_tensor_retain(g)));
   }
@@ -180,12 +187,14 @@ static int read_inputs(lua_State *L, int nargs, record *r, dlua_tensor **in, boo
   return count;
 }
 
-// The results from first on; those that are inputs or have a history of their own become fresh tensors.
+// The results from first on; those that are inputs or have a history of their own become fresh
+// tensors.
 static int read_outputs(lua_State *L, int first, int nin, dlua_tensor **in, dlua_tensor **out) {
   int count = 0;
   for (int k = first; k <= lua_gettop(L) && count < DLUA_MAX_OUT; k++) {
     dlua_tensor *y = dlua_bind_test_tensor(L, k);
-    if (!y) dlua_bind_raise(L, "Function: forward must return tensors, got %s", dlua_bind_type(L, k));
+    if (!y)
+      dlua_bind_raise(L, "Function: forward must return tensors, got %s", dlua_bind_type(L, k));
     if (y->node || output_at(y, nin, in) >= 0) {
       push_alias(L, y);
       lua_replace(L, k);
@@ -232,7 +241,8 @@ static int call_function(lua_State *L) {
   return results;
 }
 
-// Function{forward = function(ctx, x, …) … end, backward = function(ctx, g, …) … end}: a function to call.
+// Function{forward = function(ctx, x, …) … end, backward = function(ctx, g, …) … end}: a function
+// to call.
 static int function(lua_State *L) {
   static const char *const names[] = {"forward", "backward", NULL};
   luaL_checkany(L, 1);
