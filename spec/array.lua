@@ -144,7 +144,7 @@ function array.along(x, d, f)
     length = #lines[key]
   end
   local size = {table.unpack(x.size)}
-  size[d] = length or #f({})
+  size[d] = length or size[d]
   return array.build(size, function(index) return lines[key_of(index)][index[d]] end)
 end
 

@@ -3,7 +3,8 @@
 -- values, B a random mask. A last table with names is the options table, as in a script.
 local cases, domains, big = {}, {}, {}
 
--- T{2,3}: values are drawn from lo..hi (default -2..2); options: lo, hi, values, dtype.
+-- T{2,3}: values are drawn from lo..hi (default -2..2). Options: lo, hi, values; fixed: the op has no gradient there.
+-- A sample with no_gradient is for values alone: ties, or numbers too large for differences.
 local function T(size, options)
   local t = {is = "T", size = size}
   for key, value in pairs(options or {}) do t[key] = value end
@@ -31,6 +32,7 @@ local function shapes(...)
   return list
 end
 
+for _, name in ipairs {"contiguous", "zeros_like", "ones_like", "zero"} do cases[name] = shapes() end
 cases.clamp = shapes(-0.5, 1.25)
 cases.clamp[#cases.clamp + 1] = {T {7}, {min = 0.25}}
 cases.clamp[#cases.clamp + 1] = {T {7}, {max = 0.25}}
@@ -45,7 +47,7 @@ cases.where = {
 cases.full_like, cases.fill = shapes(2.5), shapes(2.5)
 cases.masked_fill = {
   {T {3, 4}, B {3, 4}, 7}, {T {3, 4}, B {4}, 0.5}, {T {2, 3, 4}, B {3, 1}, -1}, {T {}, B {}, 2}, {T {0}, B {0}, 2},
-  {T {1}, B {1}, 2}, {T {33}, B {33}, 1e30}, {T {2, 1, 5}, B {5}, 3},
+  {T {1}, B {1}, 2}, {T {33}, B {33}, 1e30, no_gradient = true}, {T {2, 1, 5}, B {5}, 3},
 }
 
 -- ---------------------------------------------------------------- creation
@@ -194,12 +196,14 @@ cases.one_hot = {
 }
 local ties = T({6}, {values = {2, 1, 2, 1, 3, 1}})
 cases.sort = {
-  {T {5}}, {T {3, 4}}, {T {3, 4}, 1}, {T {3, 4}, 2, true}, {ties}, {T {1}}, {T {0}}, {T {33}, {descending = true}},
+  {T {5}}, {T {3, 4}}, {T {3, 4}, 1}, {T {3, 4}, 2, true}, {ties, no_gradient = true}, {T {1}}, {T {0}},
+  {T {33}, {descending = true}},
   {T {2, 3, 4}, -2},
 }
 cases.argsort = cases.sort
 cases.topk = {
-  {T {5}, 2}, {T {3, 4}, 2}, {T {3, 4}, 2, 1}, {T {3, 4}, 3, 2, false}, {ties, 4}, {T {1}, 1}, {T {4}, 0}, {T {33}, 7},
+  {T {5}, 2}, {T {3, 4}, 2}, {T {3, 4}, 2, 1}, {T {3, 4}, 3, 2, false}, {ties, 4, no_gradient = true}, {T {1}, 1},
+  {T {4}, 0}, {T {33}, 7},
 }
 
 -- ---------------------------------------------------------------- reductions
@@ -231,7 +235,8 @@ cases.var = {
 }
 cases.std = cases.var
 cases.max = {
-  {T {7}}, {T {3, 4}}, {T {3, 4}, 1}, {T {3, 4}, -1, true}, {ties}, {T {1}}, {T {}}, {T {2, 3, 4}, 2}, {T {33}},
+  {T {7}}, {T {3, 4}}, {T {3, 4}, 1}, {T {3, 4}, -1, true}, {ties, no_gradient = true}, {T {1}}, {T {}},
+  {T {2, 3, 4}, 2}, {T {33}},
 }
 cases.min, cases.argmax, cases.argmin = cases.max, cases.max, cases.max
 cases.cumsum = {
@@ -239,10 +244,12 @@ cases.cumsum = {
 }
 cases.cumprod = cases.cumsum
 cases.linear_scan = {}
-for k, c in ipairs(cases.cumsum) do cases.linear_scan[k] = {T(c[1].size), T(c[1].size), c[2], {reverse = k % 2 == 0}} end
+for k, c in ipairs(cases.cumsum) do
+  cases.linear_scan[k] = {T(c[1].size), T(c[1].size), c[2], {reverse = k % 2 == 0}}
+end
 cases.softmax = {
   {T {5}, 1}, {T {3, 4}, 1}, {T {3, 4}, -1}, {T {1}, 1}, {T {0, 3}, 2}, {T {2, 3, 4}, 2}, {T {33}, 1},
-  {T({4}, {values = {1000, 999, -1000, 0}}), 1},
+  {T({4}, {values = {1000, 999, -1000, 0}}), 1, no_gradient = true},
 }
 cases.log_softmax = cases.softmax
 
@@ -259,25 +266,25 @@ local function losses(domain, target_domain, ...)
   for _, more in ipairs {...} do list[#list + 1] = {T({3, 4}, domain), T({3, 4}, target_domain), more} end
   return list
 end
-local unit, inner = {lo = 0, hi = 1}, {lo = 0.05, hi = 0.95}
+local unit, inner, weights = {lo = 0, hi = 1}, {lo = 0.05, hi = 0.95}, {lo = 0.05, hi = 0.95, fixed = true}
 cases.mse_loss, cases.l1_loss = losses(), losses()
 cases.huber_loss, cases.smooth_l1_loss = losses(nil, nil, {delta = 0.5}), losses(nil, nil, {beta = 0.5})
-cases.bce_loss = losses(inner, inner, {weight = T({3, 4}, unit)})
-cases.bce_with_logits = losses(nil, inner, {weight = T({3, 4}, unit)}, {pos_weight = T({4}, unit)})
+cases.bce_loss = losses(inner, inner, {weight = T({3, 4}, weights)})
+cases.bce_with_logits = losses(nil, inner, {weight = T({3, 4}, weights)}, {pos_weight = T({4}, weights)})
 cases.kl_div = losses({lo = -3, hi = -0.1}, inner, {reduction = "batchmean"})
 local negative = {lo = -3, hi = -0.1}
 cases.kl_div[#cases.kl_div + 1] = {T({3, 4}, negative), T({3, 4}, negative), {log_target = true}}
 cases.nll_loss = {
-  {T {3, 4}, I {1, 4, 2}}, {T {3, 4}, I {1, 4, 2}, {weight = T({4}, inner)}}, {T {3, 4}, I {1, -100, 2}},
+  {T {3, 4}, I {1, 4, 2}}, {T {3, 4}, I {1, 4, 2}, {weight = T({4}, weights)}}, {T {3, 4}, I {1, -100, 2}},
   {T {3, 4}, I {1, 4, 2}, {reduction = "sum"}}, {T {3, 4}, I {3, 4, 2}, {reduction = "none", ignore_index = 2}},
   {T {4}, I({2}, {})}, {T {2, 3, 2}, I({1, 3, 2, 2}, {2, 2})}, {T {1, 1}, I {1}},
   {T {0, 3}, I({}, {0}), {reduction = "sum"}},
 }
 cases.cross_entropy = {
-  {T {3, 4}, T({3, 4}, unit)}, {T {3, 4}, T({3, 4}, unit), {weight = T({4}, inner), label_smoothing = 0.2}},
+  {T {3, 4}, T({3, 4}, weights)}, {T {3, 4}, T({3, 4}, weights), {weight = T({4}, weights), label_smoothing = 0.2}},
   {T {3, 4}, I {1, 4, 2}, {label_smoothing = 0.1}}, {T {3, 4}, I {1, -100, 2}, {label_smoothing = 0.1}},
-  {T {3, 4}, I {1, 4, 2}, {weight = T({4}, inner), label_smoothing = 0.3}}, {T {2, 3, 2}, T({2, 3, 2}, unit)},
-  {T({2, 3}, {values = {1000, -1000, 0, 0, 1000, 5}}), I {1, 2}},
+  {T {3, 4}, I {1, 4, 2}, {weight = T({4}, weights), label_smoothing = 0.3}}, {T {2, 3, 2}, T({2, 3, 2}, weights)},
+  {T({2, 3}, {values = {1000, -1000, 0, 0, 1000, 5}}), I {1, 2}, no_gradient = true},
 }
 for _, c in ipairs(cases.nll_loss) do table.insert(cases.cross_entropy, c) end
 
@@ -323,7 +330,9 @@ cases.adaptive_avg_pool2d = {
   {T {1, 1, 3, 3}, 5}, {T {1, 3, 8, 8}, 2}, {T {1, 1, 7, 5}, {3, 1}},
 }
 cases.adaptive_max_pool2d = cases.adaptive_avg_pool2d
-local function statistics(c) return {running_mean = T {c}, running_var = T({c}, {lo = 0.5, hi = 2})} end
+local function statistics(c)
+  return {running_mean = T({c}, {fixed = true}), running_var = T({c}, {lo = 0.5, hi = 2, fixed = true})}
+end
 cases.batch_norm = {
   {T {4, 3}, T {3}, T {3}, {training = true}}, {T {4, 3}, {training = true}},
   {T {2, 3, 2, 2}, T {3}, T {3}, {training = true, eps = 1e-3}}, {T {3, 2, 5}, T {2}, T {2}, {training = true}},

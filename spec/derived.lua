@@ -110,7 +110,7 @@ function derived.arguments(sample, options)
     local a = array_of(v)
     local x = derived.tensor(a, options)
     if options.device then x = x:to(options.device) end
-    if v.is == "T" then
+    if v.is == "T" and not v.fixed then
       if options.grad then x:requires_grad_(true) end
       tensors[#tensors + 1], arrays[#arrays + 1] = x, a
     end

@@ -88,7 +88,7 @@ return function(reference)
   end
   reference.cumsum = scan(0, function(sum, v) return sum + v end)
   reference.cumprod = scan(1, function(product, v) return product * v end)
-  -- y[k] = x[k] + b[k] y[k-1], from the front or from the end.
+  -- y[k] = b[k] + x[k] y[k-1]; from the end y[k] = b[k] + x[k+1] y[k+1].
   function reference.linear_scan(p)
     local d, out = array.dim(p.x, p.dim), {size = p.x.size, data = {}}
     local order = {}
@@ -96,8 +96,10 @@ return function(reference)
     local known = {}
     for k = 1, #order do
       local index = order[p.reverse and #order + 1 - k or k]
-      local before = known[table.concat(array.with(index, d, index[d] + (p.reverse and 1 or -1)), ",")] or 0
-      known[table.concat(index, ",")] = array.at(p.x, index) + array.at(p.b, index) * before
+      local neighbour = array.with(index, d, index[d] + (p.reverse and 1 or -1))
+      local before = known[table.concat(neighbour, ",")]
+      local carried = before and before * array.at(p.x, p.reverse and neighbour or index) or 0
+      known[table.concat(index, ",")] = array.at(p.b, index) + carried
     end
     for k, index in ipairs(order) do out.data[k] = known[table.concat(index, ",")] end
     return out

@@ -212,19 +212,3 @@ dlua_status dlua_batch_norm_grad_fast(const dlua_args *a) {
   dlua_tensor_release(same);
   return DLUA_OK;
 }
-
-// ---------------------------------------------------------------- sums
-
-dlua_status dlua_channel_sum_fast(const dlua_args *a) {
-  if (!takes(a->in[0])) return DLUA_DECLINED;
-  job j;
-  DLUA_TRY(open_job(&j, a, a->in[0]));
-  dlua_parallel(j.n * j.groups, (double)j.length, sum_units, &j);
-  for (int64_t channel = 0; channel < j.c; channel++) {
-    double sum, squares;
-    total(&j, channel / j.block, channel % j.block, &sum, &squares);
-    j.out[channel] = (float)sum;
-  }
-  close_job(&j);
-  return DLUA_OK;
-}
