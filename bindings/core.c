@@ -21,6 +21,9 @@ int luaopen_dlua_core(lua_State *L) {
   dlua_bind_tensors(L);
   dlua_bind_grad(L);
   dlua_bind_device(L);
+  dlua_bind_data(L);
+  dlua_bind_image(L);
+  dlua_bind_files(L);
   dlua_bind_optim(L);
   dlua_set_where(where);
   return 1;

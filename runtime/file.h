@@ -27,6 +27,18 @@ void dlua_bytes_free(dlua_bytes *bytes);
 dlua_status dlua_file_read(const char *path, size_t limit, dlua_bytes *bytes);
 bool dlua_is_folder(const char *path);
 
+// A file read in parts.
+typedef struct dlua_reader {
+  int fd;
+  const char *path; // borrowed
+  uint64_t size;
+} dlua_reader;
+
+dlua_status dlua_reader_open(dlua_reader *r, const char *path);
+// Reads exactly size bytes at an offset; a file that ends before fails with both numbers.
+dlua_status dlua_reader_at(const dlua_reader *r, uint64_t offset, void *data, size_t size);
+void dlua_reader_close(dlua_reader *r); // fine on one that is not open
+
 // A file being written beside the one that it will replace.
 typedef struct dlua_writer {
   int fd;
