@@ -11,7 +11,8 @@ static void where(char *text, size_t size) {
 
 void dlua_set_where(void (*where)(char *text, size_t size));
 
-int luaopen_dlua_core(lua_State *L) {
+// Everything else is hidden; plain lua5.4 looks this one up by name.
+__attribute__((visibility("default"))) int luaopen_dlua_core(lua_State *L) {
   lua_newtable(L);
   lua_newtable(L);
   lua_setfield(L, -2, "methods");

@@ -237,6 +237,18 @@ describe("containers", function()
     assert.shape({3, 2}, x)
   end)
 
+  it("hold two activations at a time when nothing is recorded", function()
+    local layers = {}
+    for k = 1, 12 do layers[k] = nn.Tanh() end
+    local m, x = nn.Sequential(layers), dlua.randn(100000)
+    collectgarbage()
+    collectgarbage()
+    dlua.reset_peak_memory()
+    local before = dlua.memory().live
+    dlua.no_grad(function() return m(x) end)
+    assert.is_true(dlua.memory().peak - before < 3 * 400000)
+  end)
+
   it("give the gradients of a loop of one's own", function()
     local m = nn.Sequential {nn.Linear(2, 4), nn.Sequential {nn.Tanh(), nn.Linear(4, 4)}, nn.ReLU(), nn.Linear(4, 1)}
     local x = dlua.randn(3, 2)
