@@ -15,7 +15,6 @@ enum { MOST_TENSORS = 64 };
 
 typedef struct record {
   int ref;
-  int nargs;
   uint8_t position[MOST_TENSORS]; // of input k among forward's arguments, from 1
   struct record *next;
 } record;
@@ -205,32 +204,45 @@ static int read_outputs(lua_State *L, int first, int nin, dlua_tensor **in, dlua
   return count;
 }
 
-// Upvalues: forward, backward. Stack below: arguments; then ctx.
-static int call_function(lua_State *L) {
-  dlua_bind_enter(L);
-  record found = {.nargs = lua_gettop(L)};
-  dlua_tensor *in[MOST_TENSORS], *out[DLUA_MAX_OUT];
-  bool needed = false;
-  int nargs = found.nargs, nin = read_inputs(L, nargs, &found, in, &needed), ctx = nargs + 1;
+// Pushes ctx and calls forward (upvalue 1) with it and the arguments, not recording; the results
+// lie above ctx.
+static void run_forward(lua_State *L, int nargs) {
   luaL_checkstack(L, nargs + 10, NULL);
   lua_newtable(L);
   lua_pushvalue(L, lua_upvalueindex(1));
-  lua_pushvalue(L, ctx);
+  lua_pushvalue(L, -2);
   for (int k = 1; k <= nargs; k++) lua_pushvalue(L, k);
   bool before = dlua_set_grad_mode(false);
   int status = lua_pcall(L, nargs + 1, LUA_MULTRET, 0);
   dlua_set_grad_mode(before);
-  if (status != LUA_OK) return lua_error(L);
-  int results = lua_gettop(L) - ctx;
-  if (!needed || !before) return results;
-  int nout = read_outputs(L, ctx + 1, nin, in, out), top = lua_gettop(L);
+  if (status != LUA_OK) lua_error(L);
+}
+
+// Makes the record {backward, ctx, attached, versions} and a reference to it.
+static int reference(lua_State *L, int ctx, int nout, dlua_tensor **out) {
+  int top = lua_gettop(L);
   lua_createtable(L, 4, 0);
   lua_newtable(L), lua_newtable(L);
   settle_ctx(L, ctx, top + 2, top + 3, nout, out);
   lua_rawseti(L, top + 1, 4), lua_rawseti(L, top + 1, 3);
   lua_pushvalue(L, ctx), lua_rawseti(L, top + 1, 2);
   lua_pushvalue(L, lua_upvalueindex(2)), lua_rawseti(L, top + 1, 1);
-  found.ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  return luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+// Upvalues: forward, backward.
+static int call_function(lua_State *L) {
+  dlua_tensor *in[MOST_TENSORS], *out[DLUA_MAX_OUT];
+  record found = {0};
+  bool needed = false;
+  dlua_bind_enter(L);
+  int nargs = lua_gettop(L), ctx = nargs + 1;
+  int nin = read_inputs(L, nargs, &found, in, &needed);
+  run_forward(L, nargs);
+  int results = lua_gettop(L) - ctx;
+  if (!needed || !dlua_grad_mode()) return results;
+  int nout = read_outputs(L, ctx + 1, nin, in, out);
+  found.ref = reference(L, ctx, nout, out);
   record *kept = malloc(sizeof *kept);
   if (!kept) {
     luaL_unref(L, LUA_REGISTRYINDEX, found.ref);
