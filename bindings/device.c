@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "../runtime/backend.h"
+#include "../runtime/onednn.h"
 #include "value.h"
 
 // ---------------------------------------------------------------- devices
@@ -155,6 +156,24 @@ static int seconds(lua_State *L) {
   return 1;
 }
 
+// A switch of the process: gives its state, and sets it when an argument is there.
+static int switch_of(lua_State *L, const char *who, bool state, bool (*set)(bool on)) {
+  if (!lua_isnoneornil(L, 1) && !lua_isboolean(L, 1)) {
+    return dlua_bind_raise(L, "%s: on must be a boolean, got %s", who, dlua_bind_type(L, 1));
+  }
+  if (lua_isboolean(L, 1)) set(lua_toboolean(L, 1));
+  lua_pushboolean(L, state);
+  return 1;
+}
+
+// winograd([on]), autotune([on]): what it was before.
+static int winograd(lua_State *L) {
+  return switch_of(L, "winograd", dlua_winograd(), dlua_set_winograd);
+}
+static int autotune(lua_State *L) {
+  return switch_of(L, "autotune", dlua_autotune(), dlua_set_autotune);
+}
+
 // ---------------------------------------------------------------- hooks for tests
 
 static int fail_allocation(lua_State *L) {
@@ -209,6 +228,8 @@ void dlua_bind_device(lua_State *L) {
       {"set_rng_state", set_rng_state},
       {"random_key", random_key},
       {"time", seconds},
+      {"winograd", winograd},
+      {"autotune", autotune},
       {"is_terminal", is_terminal},
       {NULL, NULL},
   };

@@ -387,7 +387,7 @@ static void push_param(lua_State *L, const dlua_param *p) {
   lua_newtable(L);
   lua_pushstring(L, p->name), lua_setfield(L, -2, "name");
   lua_pushfstring(L, "%c", p->kind), lua_setfield(L, -2, "kind");
-  lua_pushboolean(L, p->optional || p->has_default), lua_setfield(L, -2, "optional");
+  lua_pushboolean(L, p->optional || p->preset.set), lua_setfield(L, -2, "optional");
   lua_pushboolean(L, p->list), lua_setfield(L, -2, "list");
   if (p->exactly) lua_pushinteger(L, p->exactly), lua_setfield(L, -2, "exactly");
   if (p->bounded) {
