@@ -48,41 +48,64 @@ bool dlua_is_folder(const char *path) {
   return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
-static dlua_status read_all(int fd, const char *path, uint8_t *data, size_t size) {
+static dlua_status check_regular(dlua_reader *r) {
+  struct stat info;
+  if (fstat(r->fd, &info) != 0) return system_error(r->path);
+  if (S_ISDIR(info.st_mode)) {
+    return dlua_fail(DLUA_BAD_FILE, "%s: is a folder, not a file", r->path);
+  }
+  if (!S_ISREG(info.st_mode)) {
+    return dlua_fail(DLUA_BAD_FILE, "%s: is not a regular file", r->path);
+  }
+  r->size = (uint64_t)info.st_size;
+  return DLUA_OK;
+}
+
+dlua_status dlua_reader_open(dlua_reader *r, const char *path) {
+  *r = (dlua_reader){.path = path};
+  r->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // O_NONBLOCK: a pipe must not hang us
+  if (r->fd < 0) return system_error(path);
+  dlua_status status = check_regular(r);
+  if (status != DLUA_OK) dlua_reader_close(r);
+  return status;
+}
+
+dlua_status dlua_reader_at(const dlua_reader *r, uint64_t offset, void *data, size_t size) {
   for (size_t at = 0; at < size;) {
-    ssize_t count = read(fd, data + at, size - at);
+    ssize_t count = pread(r->fd, (char *)data + at, size - at, (off_t)(offset + at));
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return system_error(path);
+    if (count < 0) return system_error(r->path);
     if (count == 0) {
-      return dlua_fail(DLUA_BAD_FILE, "%s: ended at byte %zu of %zu while it was read", path, at,
-                       size);
+      return dlua_fail(DLUA_BAD_FILE, "%s: ends at byte %llu where byte %llu was expected", r->path,
+                       (unsigned long long)(offset + at), (unsigned long long)(offset + size));
     }
     at += (size_t)count;
   }
   return DLUA_OK;
 }
 
-static dlua_status read_open_file(int fd, const char *path, size_t limit, dlua_bytes *bytes) {
-  struct stat info;
-  if (fstat(fd, &info) != 0) return system_error(path);
-  if (S_ISDIR(info.st_mode)) return dlua_fail(DLUA_BAD_FILE, "%s: is a folder, not a file", path);
-  if (!S_ISREG(info.st_mode)) return dlua_fail(DLUA_BAD_FILE, "%s: is not a regular file", path);
-  if ((uint64_t)info.st_size > limit) {
-    return dlua_fail(DLUA_BAD_FILE, "%s: has %lld bytes, more than the limit of %zu", path,
-                     (long long)info.st_size, limit);
+void dlua_reader_close(dlua_reader *r) {
+  if (r->fd >= 0) close(r->fd);
+  r->fd = -1;
+}
+
+static dlua_status read_whole(const dlua_reader *r, size_t limit, dlua_bytes *bytes) {
+  if (r->size > limit) {
+    return dlua_fail(DLUA_BAD_FILE, "%s: has %llu bytes, more than the limit of %zu", r->path,
+                     (unsigned long long)r->size, limit);
   }
   bytes->size = 0;
-  DLUA_TRY(dlua_bytes_reserve(bytes, (size_t)info.st_size));
-  DLUA_TRY(read_all(fd, path, bytes->data, (size_t)info.st_size));
-  bytes->size = (size_t)info.st_size;
+  DLUA_TRY(dlua_bytes_reserve(bytes, (size_t)r->size));
+  DLUA_TRY(dlua_reader_at(r, 0, bytes->data, (size_t)r->size));
+  bytes->size = (size_t)r->size;
   return DLUA_OK;
 }
 
 dlua_status dlua_file_read(const char *path, size_t limit, dlua_bytes *bytes) {
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // O_NONBLOCK: a pipe must not hang us
-  if (fd < 0) return system_error(path);
-  dlua_status status = read_open_file(fd, path, limit, bytes);
-  close(fd);
+  dlua_reader r;
+  DLUA_TRY(dlua_reader_open(&r, path));
+  dlua_status status = read_whole(&r, limit, bytes);
+  dlua_reader_close(&r);
   return status;
 }
 
@@ -140,12 +163,12 @@ static void sync_folder(const char *path) {
 }
 
 dlua_status dlua_writer_commit(dlua_writer *w) {
-  dlua_status status = fsync(w->fd) == 0 ? DLUA_OK : write_error(w);
+  dlua_status status = w->quick || fsync(w->fd) == 0 ? DLUA_OK : write_error(w);
   if (close(w->fd) != 0 && status == DLUA_OK) status = write_error(w);
   w->fd = -1;
   if (status == DLUA_OK && rename(w->temporary, w->path) != 0) status = write_error(w);
   if (status == DLUA_OK) {
-    sync_folder(w->path);
+    if (!w->quick) sync_folder(w->path);
     free(w->temporary), w->temporary = NULL;
   }
   dlua_writer_cancel(w);
@@ -162,6 +185,7 @@ void dlua_writer_cancel(dlua_writer *w) {
 dlua_status dlua_file_write(const char *path, const void *data, size_t size) {
   dlua_writer w;
   DLUA_TRY(dlua_writer_open(&w, path));
+  w.quick = true;
   dlua_status status = dlua_writer_add(&w, data, size);
   if (status == DLUA_OK) return dlua_writer_commit(&w);
   dlua_writer_cancel(&w);
