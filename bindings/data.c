@@ -156,8 +156,8 @@ static int get(lua_State *L) {
   dlua_dataset *d = check_dataset(L, 1);
   lua_Integer i = luaL_checkinteger(L, 2);
   if (i < 1 || i > d->count) {
-    return dlua_bind_raise(L, "data: example %I is outside 1..%I", (LUAI_UACINT)i,
-                           (LUAI_UACINT)d->count);
+    return dlua_bind_raise(L, "data: example %lld is outside 1..%lld", (long long)i,
+                           (long long)d->count);
   }
   for (int k = 0; k < d->source->nfields; k++) {
     bool picture = k == 0 && d->source->pictures;
