@@ -78,6 +78,21 @@ local function example_of(text)
   return #lines > 0 and table.concat(lines, "\n") or nil
 end
 
+-- Where an example's line says what comes out, a plain value, that is what must come out.
+local function check_results(name, example)
+  for line in example:gmatch "[^\n]+" do
+    local code, promised = line:match "^%s*(.-)%s+%-%->%s+(.+)$"
+    local expected = promised and load("return " .. promised, "=" .. name, "t", {})
+    local chunk = code and load("return " .. code, "=" .. name, "t", environment())
+    local ok, value = pcall(expected or error)
+    if chunk and ok and value ~= nil then
+      local actual = chunk()
+      if math.type(value) == "float" then actual, value = ("%.10g"):format(actual), ("%.10g"):format(value) end
+      assert.same(value, actual)
+    end
+  end
+end
+
 local names = {}
 for name in pairs(public_functions()) do names[#names + 1] = name end
 table.sort(names)
@@ -98,6 +113,7 @@ describe("documentation", function()
         assert(chunk or load("return " .. example, "=" .. name, "t", environment()), problem)
         if not chunk then chunk = load("return " .. example, "=" .. name, "t", environment()) end
         chunk()
+        check_results(name, example)
       end)
     end
   end

@@ -259,6 +259,48 @@ describe("schedules", function()
   end)
 end)
 
+describe("a lack of memory", function()
+  local function setup()
+    local a, b = parameter(golden.start), parameter {1}
+    a.grad, b.grad = dlua.ones(5), dlua.ones(1)
+    return optim.RMSprop({a, b}, {lr = 0.1, centered = true, momentum = 0.5}), a, b
+  end
+
+  it("at any allocation leaves the step whole or undone", function()
+    local reference = setup()
+    reference:step()
+    local expected, n = reference.groups[1].params[1]:totable(), 0
+    repeat
+      n = n + 1
+      local opt, a = setup()
+      dlua.test.fail_allocation(n)
+      local ok, message = pcall(opt.step, opt)
+      dlua.test.fail_allocation(0)
+      if not ok then
+        assert.truthy(tostring(message):find("memory", 1, true), tostring(message))
+        assert.same(parameter(golden.start):totable(), a:totable())
+        opt:step()
+      end
+      assert.same(expected, a:totable())
+    until ok or n > 200
+    assert.is_true(n > 1 and n <= 200)
+  end)
+
+  it("at any allocation leaves gradients to be clipped again", function()
+    local n = 0
+    repeat
+      n = n + 1
+      local _, a, b = setup()
+      dlua.test.fail_allocation(n)
+      local ok = pcall(nn.clip_grad_norm_, {a, b}, 1)
+      dlua.test.fail_allocation(0)
+      if not ok then nn.clip_grad_norm_({a, b}, 1) end
+      near(1, nn.clip_grad_norm_({a, b}, 100), 1e-6, "norm")
+    until ok or n > 200
+    assert.is_true(n <= 200)
+  end)
+end)
+
 describe("clipping", function()
   local function with_gradients()
     local a, b = parameter {0, 0}, parameter {0}

@@ -129,11 +129,12 @@ define("dirac_", "x, groups = 1", "convolution weights that hand their input cha
     dlua.fail("dirac_: needs 3 to 5 dimensions and channels divisible by groups %d, x is %s", groups, shape_text(x))
   end
   x:fill_(0)
-  local per_group, centre = x:size(1) // groups, {}
-  for k = 3, x.ndim do centre[k] = x:size(k) // 2 + 1 end
+  local per_group, place = x:size(1) // groups, {1, 1}
+  for k = 3, x.ndim do place[k] = x:size(k) // 2 + 1 end
   for g = 0, groups - 1 do
     for k = 1, math.min(per_group, x:size(2)) do
-      x[{g * per_group + k, k, table.unpack(centre, 3)}] = 1
+      place[1], place[2] = g * per_group + k, k
+      x[place] = 1
     end
   end
 end)
