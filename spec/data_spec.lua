@@ -150,7 +150,10 @@ describe("parts", function()
   end)
 
   it("work for data sets written in Lua", function()
-    local squares = setmetatable({}, {__len = function() return 10 end, __index = function(_, i) return {i * i, i % 2 + 1} end})
+    local squares = setmetatable({}, {
+      __len = function() return 10 end,
+      __index = function(_, i) return {i * i, i % 2 + 1} end,
+    })
     local a, b = data.random_split(squares, {6, 4}, {seed = 2, stratify = true})
     assert.equal(6, #a)
     assert.equal(2, counts(b)[1])
@@ -233,7 +236,7 @@ describe("DataLoader", function()
     for _ = 1, 30 do
       for x in loader:iter() do
         assert.equal(1, x[1]:item())
-        break
+        if x.ndim == 1 then break end
       end
     end
     local old = loader:iter()
@@ -271,7 +274,8 @@ describe("DataLoader", function()
 
   it("transforms tensors that are pictures, and refuses others", function()
     local x = dlua.rand(6, 1, 4, 4)
-    local batch = data.DataLoader(data.TensorDataset(x, dlua.range(1, 6)), {batch_size = 6, transform = T.CenterCrop(2)})
+    local set = data.TensorDataset(x, dlua.range(1, 6))
+    local batch = data.DataLoader(set, {batch_size = 6, transform = T.CenterCrop(2)})
     local y = batch:iter()()
     assert.is_true(x[{ {}, {}, {2, 3}, {2, 3} }]:eq(y):all():item())
     local flat = data.DataLoader(data.TensorDataset(dlua.rand(6, 4)), {batch_size = 6, transform = T.CenterCrop(2)})

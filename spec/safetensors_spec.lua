@@ -179,7 +179,8 @@ describe("npy", function()
   end
 
   it("reads column order and the other byte order", function()
-    local x = dlua.load(npy("{'descr': '>i4', 'fortran_order': True, 'shape': (2, 2), }\n", (">i4i4i4i4"):pack(1, 2, 3, 4)))
+    local values = (">i4i4i4i4"):pack(1, 2, 3, 4)
+    local x = dlua.load(npy("{'descr': '>i4', 'fortran_order': True, 'shape': (2, 2), }\n", values))
     assert.same({{1, 3}, {2, 4}}, x:totable())
   end)
 

@@ -253,7 +253,8 @@ end)
 describe("Compose and Lambda", function()
   it("run in order, nested or not", function()
     local x = picture(1, 4, 4, "u8")
-    local t = T.Compose {T.ToFloat(), T.Compose {function(v) return v * 2 end, T.Pad(1)}, T.Lambda(function(v) return v + 1 end)}
+    local inner = T.Compose {function(v) return v * 2 end, T.Pad(1)}
+    local t = T.Compose {T.ToFloat(), inner, T.Lambda(function(v) return v + 1 end)}
     near(T.Pad(1)(x:to("f32") / 255 * 2) + 1, t(x), 1e-6)
     assert.is_truthy(tostring(t):find("ToFloat", 1, true))
     fails(function() T.Compose {3} end, "number")
