@@ -165,6 +165,20 @@ describe("parts", function()
 end)
 
 describe("DataLoader", function()
+  it("decodes again what the cache has no room for", function()
+    local set = data.ImageFolder(shipped .. "/test", {cache = 10000})
+    local before = dlua.memory().live
+    local loader = data.DataLoader(set, {batch_size = 50, num_workers = 2})
+    local sums = {0, 0}
+    for epoch = 1, 2 do
+      for x in loader:iter() do sums[epoch] = sums[epoch] + x:to("f64"):sum():item() end
+    end
+    collectgarbage()
+    collectgarbage()
+    assert.equal(sums[1], sums[2])
+    assert.is_true(dlua.memory().live - before < 20000)
+  end)
+
   local augment = T.Compose {T.RandomCrop(32, {padding = 4}), T.RandomHorizontalFlip(), T.ColorJitter(0.2), T.ToFloat()}
 
   local function epochs(set, given, count)

@@ -25,14 +25,18 @@ function data.load(name, given)
   return sources.load(name, o.split, o.channels)
 end
 
--- The pictures of folder/CLASS/*.png, classes in byte order of their names. Files are decoded when first needed.
---   data.ImageFolder("flowers/train", {channels = 3})
+-- The pictures of folder/CLASS/*.png, classes in byte order of their names. Files are decoded when first needed and
+-- kept for later epochs, up to cache bytes in all.
+--   data.ImageFolder("flowers/train", {channels = 3, cache = 4 << 30})
 function data.ImageFolder(folder, given)
-  local o = options.check("data.ImageFolder", given, {channels = 3})
+  local o = options.check("data.ImageFolder", given, {channels = 3, cache = 4 << 30})
+  if math.type(o.cache) ~= "integer" or o.cache < 0 then
+    core.fail("data.ImageFolder: cache must be a number of bytes, not %s", tostring(o.cache))
+  end
   if o.channels ~= 1 and o.channels ~= 3 and o.channels ~= 4 then
     core.fail("data.ImageFolder: channels must be 1, 3 or 4, not %s", tostring(o.channels))
   end
-  return dataset.Dataset(io.folder(folder, o.channels), {name = folder, path = folder, has_pictures = true})
+  return dataset.Dataset(io.folder(folder, o.channels, o.cache), {name = folder, path = folder, has_pictures = true})
 end
 
 -- Examples from tensors: example i is row i of each.
