@@ -4,6 +4,7 @@
 --   local train_set, val_set = data.random_split(images, {0.9, 0.1}, {seed = 1, stratify = true})
 --   for x, y in data.DataLoader(train_set, {batch_size = 64, shuffle = true}):iter() do … end
 local core = require "dlua.core"
+local help = require "dlua.help"
 local options = require "dlua.options"
 local dataset = require "dlua.data.dataset"
 local sources = require "dlua.data.sources"
@@ -118,6 +119,24 @@ function data.random_split(set, lengths, given)
   local parts = table.pack(io.split(o.seed or io.random_key(), count, labels, counts))
   for k = 1, parts.n do parts[k] = dataset.part(set, parts[k]) end
   return table.unpack(parts, 1, parts.n)
+end
+
+-- ---------------------------------------------------------------- what ?name says
+
+for usage, doc in pairs {
+  ['data.load(name, {split = "train", channels = 3})'] =
+    "A data set by name (cifar10, mnist) or from a folder with train/CLASS/*.png and test/CLASS/*.png.",
+  ["data.ImageFolder(folder, {channels = 3, cache = 4 << 30})"] =
+    "The pictures of folder/CLASS/*.png, decoded when first needed and kept up to cache bytes.",
+  ["data.TensorDataset(x, …)"] = "Examples from tensors: example i is row i of each.",
+  ["data.idx(path)"] = "One idx file (plain or .gz) as a tensor.",
+  ['data.csv(path, {header = true, delimiter = ",", dtype = "f32"})'] =
+    "A table: frame.names, frame.Column, frame:tensor {names}, #frame.",
+  ["data.subset(set, what, {seed})"] = "The first examples, drawn ones (with a seed), or those at given positions.",
+  ["data.random_split(set, lengths, {seed, stratify = false})"] =
+    "Deals a data set to parts given as counts or fractions; stratify keeps the share of each class.",
+} do
+  help.register(usage:match "^[^(]+", usage .. "\n  " .. doc)
 end
 
 return data
