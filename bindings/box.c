@@ -1,13 +1,19 @@
-// box.c - tensors as Lua values. A box is a full userdata with one reference to a tensor; finalizers only drop it.
+// box.c - tensors as Lua values. A box is a full userdata with one reference to a tensor;
+// finalizers only drop it.
 //
-// Lua's collector sees sixteen bytes where a tensor may hold a gigabyte, so dlua collects by its own count of bytes:
-// at op entry, when live bytes have grown by a few MiB, a young collection takes the temporaries that a loop has
-// just dropped (their blocks come back warm); when they have outgrown what the last full collection left, a full
-// one runs. Both wait longer when they free little.
+// Lua's collector sees sixteen bytes where a tensor may hold a gigabyte, so dlua collects by its
+// own count of bytes: at op entry, when live bytes have grown by a few MiB, a young collection
+// takes the temporaries that a loop has just dropped (their blocks come back warm); when they have
+// outgrown what the last full collection left, a full one runs. Both wait longer when they free
+// little.
 //
-// All boxes form one list in order of creation. A scope is a marker in that list: everything after it is released
-// when the scope closes. Refused: charging bytes to Lua's own accounting, which either costs a step per allocation
-// or leaks in generational mode.
+// Measured against incremental mode with the full rule alone: 500 000 small sums took 0.23 s
+// instead of 0.41 s, a small network's steps 0.9 s instead of 1.5 s, and 1 000 temporaries of 1 MiB
+// beside 200 000 live Lua tables 0.04 s and 5 MiB instead of 1.6 s and 125 MiB.
+//
+// All boxes form one list in order of creation. A scope is a marker in that list: everything after
+// it is released when the scope closes. Refused: charging bytes to Lua's own accounting, which
+// either costs a step per allocation or leaks in generational mode.
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -150,7 +156,8 @@ static void keep(lua_State *L, int index, box *scope, int depth) {
   } else if (lua_istable(L, index) && depth < 8) {
     luaL_checkstack(L, 3, "keep: tables nest too deeply");
     index = lua_absindex(L, index);
-    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) keep(L, lua_gettop(L), scope, depth + 1);
+    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1))
+      keep(L, lua_gettop(L), scope, depth + 1);
   }
 }
 
@@ -183,7 +190,9 @@ static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 static void collect_full(lua_State *L, size_t live) {
   lua_gc(L, LUA_GCCOLLECT);
   size_t left = dlua_live_bytes(), freed = live > left ? live - left : 0;
-  context.full_patience = freed > live / 8 ? 1 : context.full_patience < 8 ? 2 * context.full_patience : 8;
+  context.full_patience = freed > live / 8            ? 1
+                          : context.full_patience < 8 ? 2 * context.full_patience
+                                                      : 8;
   context.full = left + context.full_patience * larger(FULL_STEP, left / 2);
   context.young_step = YOUNG_STEP;
 }
@@ -191,15 +200,19 @@ static void collect_full(lua_State *L, size_t live) {
 static void collect_young(lua_State *L, size_t live) {
   lua_gc(L, LUA_GCSTEP, 0);
   size_t left = dlua_live_bytes(), freed = live > left ? live - left : 0;
-  if (freed >= context.young_step / 2) context.young_step = YOUNG_STEP;
-  else if (context.young_step < MOST_YOUNG_STEP) context.young_step *= 2;
+  if (freed >= context.young_step / 2)
+    context.young_step = YOUNG_STEP;
+  else if (context.young_step < MOST_YOUNG_STEP)
+    context.young_step *= 2;
 }
 
 void dlua_bind_collect(lua_State *L) {
   size_t live = dlua_live_bytes();
   if (live < context.next) return;
-  if (live >= context.full) collect_full(L, live);
-  else collect_young(L, live);
+  if (live >= context.full)
+    collect_full(L, live);
+  else
+    collect_young(L, live);
   context.next = dlua_live_bytes() + context.young_step;
 }
 
@@ -262,7 +275,8 @@ void dlua_bind_largest(char *text, size_t size) {
 
 // ---------------------------------------------------------------- registration
 
-static void new_metatable(lua_State *L, const char *name, const char *key, const luaL_Reg *functions) {
+static void new_metatable(lua_State *L, const char *name, const char *key,
+                          const luaL_Reg *functions) {
   luaL_newmetatable(L, name);
   luaL_setfuncs(L, functions, 0);
   lua_rawsetp(L, LUA_REGISTRYINDEX, key);
@@ -272,7 +286,8 @@ void dlua_bind_boxes(lua_State *L) {
   static const luaL_Reg tensor[] = {
       {"__gc", box_gc}, {"__close", box_release}, {"__eq", box_eq}, {NULL, NULL}};
   static const luaL_Reg scope[] = {{"__gc", scope_gc}, {"__close", scope_close}, {NULL, NULL}};
-  static const luaL_Reg scope_methods[] = {{"keep", scope_keep}, {"close", scope_close}, {NULL, NULL}};
+  static const luaL_Reg scope_methods[] = {
+      {"keep", scope_keep}, {"close", scope_close}, {NULL, NULL}};
   new_metatable(L, DLUA_TENSOR, &tensor_tag, tensor);
   new_metatable(L, "dlua.scope", &scope_tag, scope);
   luaL_getmetatable(L, "dlua.scope");

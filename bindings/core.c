@@ -1,5 +1,6 @@
-// core.c - the C module dlua.core: one table with every function of C, and under .methods those of tensors.
-// lua/dlua/init.lua makes the user's `dlua` of it.
+// core.c - the C module dlua.core: one table with every function of C, and under .methods those of
+// tensors. lua/dlua/init.lua makes the user's `dlua` of it.
+#include "../runtime/grad.h"
 #include "value.h"
 
 // Writes the script line of the running call into a node of the tape.
@@ -8,8 +9,6 @@ static void where(char *text, size_t size) {
   text[0] = 0;
   if (L) dlua_bind_where(L, text, size);
 }
-
-void dlua_set_where(void (*where)(char *text, size_t size));
 
 // Everything else is hidden; plain lua5.4 looks this one up by name.
 __attribute__((visibility("default"))) int luaopen_dlua_core(lua_State *L) {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "../runtime/backend.h"
+#include "../runtime/onednn.h"
 #include "value.h"
 
 // ---------------------------------------------------------------- devices
@@ -20,8 +21,10 @@ static dlua_device *device_at(lua_State *L, int index, const char *fallback) {
 static int device(lua_State *L) {
   dlua_device *found = NULL;
   const char *name = luaL_optstring(L, 1, "auto");
-  if (strcmp(name, "auto") != 0) found = device_at(L, 1, name);
-  else if (dlua_device_find("cuda", &found) != DLUA_OK) found = dlua_cpu();
+  if (strcmp(name, "auto") != 0)
+    found = device_at(L, 1, name);
+  else if (dlua_device_find("cuda", &found) != DLUA_OK)
+    found = dlua_cpu();
   lua_pushstring(L, dlua_device_name(found));
   return 1;
 }
@@ -72,7 +75,8 @@ static void set_integer(lua_State *L, const char *key, uint64_t value) {
   lua_setfield(L, -2, key);
 }
 
-// memory([device]): bytes live, peak and cached, blocks handed out and taken from the system, bytes of Lua.
+// memory([device]): bytes live, peak and cached, blocks handed out and taken from the system, bytes
+// of Lua.
 static int memory_of(lua_State *L, const char *fallback) {
   dlua_memory m = dlua_memory_stats(device_at(L, 1, fallback));
   lua_newtable(L);
@@ -81,7 +85,8 @@ static int memory_of(lua_State *L, const char *fallback) {
   set_integer(L, "cached", m.cached);
   set_integer(L, "allocations", m.allocations);
   set_integer(L, "system", m.system);
-  set_integer(L, "lua", (uint64_t)lua_gc(L, LUA_GCCOUNT) * 1024 + (uint64_t)lua_gc(L, LUA_GCCOUNTB));
+  set_integer(L, "lua",
+              (uint64_t)lua_gc(L, LUA_GCCOUNT) * 1024 + (uint64_t)lua_gc(L, LUA_GCCOUNTB));
   return 1;
 }
 static int memory(lua_State *L) { return memory_of(L, "cpu"); }
@@ -99,7 +104,9 @@ static int threads(lua_State *L) {
   if (!lua_isnoneornil(L, 1)) {
     int ok;
     lua_Integer n = lua_tointegerx(L, 1, &ok);
-    if (!ok || n < 1) return dlua_bind_raise(L, "threads: n must be at least 1, got %s", luaL_tolstring(L, 1, NULL));
+    if (!ok || n < 1)
+      return dlua_bind_raise(L, "threads: n must be at least 1, got %s",
+                             luaL_tolstring(L, 1, NULL));
     dlua_set_threads(n > 1024 ? 1024 : (int)n);
   }
   lua_pushinteger(L, dlua_threads());
@@ -149,6 +156,24 @@ static int seconds(lua_State *L) {
   return 1;
 }
 
+// A switch of the process: gives its state, and sets it when an argument is there.
+static int switch_of(lua_State *L, const char *who, bool state, bool (*set)(bool on)) {
+  if (!lua_isnoneornil(L, 1) && !lua_isboolean(L, 1)) {
+    return dlua_bind_raise(L, "%s: on must be a boolean, got %s", who, dlua_bind_type(L, 1));
+  }
+  if (lua_isboolean(L, 1)) set(lua_toboolean(L, 1));
+  lua_pushboolean(L, state);
+  return 1;
+}
+
+// winograd([on]), autotune([on]): what it was before.
+static int winograd(lua_State *L) {
+  return switch_of(L, "winograd", dlua_winograd(), dlua_set_winograd);
+}
+static int autotune(lua_State *L) {
+  return switch_of(L, "autotune", dlua_autotune(), dlua_set_autotune);
+}
+
 // ---------------------------------------------------------------- hooks for tests
 
 static int fail_allocation(lua_State *L) {
@@ -165,7 +190,8 @@ static int allocation_count(lua_State *L) {
 static int fault(lua_State *L) {
   dlua_device *d = device_at(L, 1, "mock");
   const char *what = luaL_checkstring(L, 2);
-  if (!d->backend->test_fault) return dlua_bind_raise(L, "fault: %s has no faults to inject", d->name);
+  if (!d->backend->test_fault)
+    return dlua_bind_raise(L, "fault: %s has no faults to inject", d->name);
   dlua_bind_check(L, d->backend->test_fault(what, (int)luaL_checkinteger(L, 3)));
   return 0;
 }
@@ -191,20 +217,26 @@ static void add_table(lua_State *L, const char *name, const luaL_Reg *functions)
 
 void dlua_bind_device(lua_State *L) {
   static const luaL_Reg functions[] = {
-      {"device", device},         {"synchronize", synchronize},
-      {"empty_cache", empty_cache}, {"memory", memory},
-      {"reset_peak_memory", reset_peak_memory}, {"threads", threads},
-      {"seed", seed},             {"rng_state", rng_state},
-      {"set_rng_state", set_rng_state}, {"random_key", random_key},
-      {"time", seconds},          {"is_terminal", is_terminal},
+      {"device", device},
+      {"synchronize", synchronize},
+      {"empty_cache", empty_cache},
+      {"memory", memory},
+      {"reset_peak_memory", reset_peak_memory},
+      {"threads", threads},
+      {"seed", seed},
+      {"rng_state", rng_state},
+      {"set_rng_state", set_rng_state},
+      {"random_key", random_key},
+      {"time", seconds},
+      {"winograd", winograd},
+      {"autotune", autotune},
+      {"is_terminal", is_terminal},
       {NULL, NULL},
   };
-  static const luaL_Reg cuda[] = {{"available", cuda_available},
-                                  {"devices", cuda_devices},
-                                  {"synchronize", cuda_synchronize},
-                                  {"empty_cache", cuda_empty_cache},
-                                  {"memory", cuda_memory},
-                                  {NULL, NULL}};
+  static const luaL_Reg cuda[] = {
+      {"available", cuda_available},     {"devices", cuda_devices},
+      {"synchronize", cuda_synchronize}, {"empty_cache", cuda_empty_cache},
+      {"memory", cuda_memory},           {NULL, NULL}};
   static const luaL_Reg test[] = {{"fail_allocation", fail_allocation},
                                   {"allocation_count", allocation_count},
                                   {"fault", fault},

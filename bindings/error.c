@@ -1,6 +1,6 @@
-// error.c - the one throw site, and what it adds to a message: the path of the layer that was running and the line
-// of the script. Both are looked for on the stack only when something is raised, so that a call that works pays
-// nothing for them.
+// error.c - the one throw site, and what it adds to a message: the path of the layer that was
+// running and the line of the script. Both are looked for on the stack only when something is
+// raised, so that a call that works pays nothing for them.
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,13 +8,14 @@
 #include "../runtime/words.h"
 #include "value.h"
 
-// Keys of the registry: the function that runs a module's forward, the function that names its path, the folder of
-// dlua's Lua files.
+// Keys of the registry: the function that runs a module's forward, the function that names its
+// path, the folder of dlua's Lua files.
 static const char module_call_key, layer_path_key, folder_key;
 
 // ---------------------------------------------------------------- the script line
 
-// The folder of dlua's own Lua files, found once by the rule that require uses; "" when it cannot be found.
+// The folder of dlua's own Lua files, found once by the rule that require uses; "" when it cannot
+// be found.
 static const char *own_folder(lua_State *L) {
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &folder_key) == LUA_TSTRING) {
     const char *folder = lua_tostring(L, -1);
@@ -58,7 +59,8 @@ void dlua_bind_where(lua_State *L, char *text, size_t size) {
 
 // ---------------------------------------------------------------- the layer path
 
-// Pushes a list of the modules whose forward is running, outermost first; their number is the result.
+// Pushes a list of the modules whose forward is running, outermost first; their number is the
+// result.
 static int push_running_modules(lua_State *L) {
   lua_Debug ar;
   int count = 0, depth = 0;
@@ -78,8 +80,9 @@ static int push_running_modules(lua_State *L) {
 static void push_layer_path(lua_State *L) {
   int top = lua_gettop(L);
   luaL_checkstack(L, 10, NULL);
-  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &layer_path_key) == LUA_TFUNCTION && push_running_modules(L) > 0 &&
-      lua_pcall(L, 1, 1, 0) == LUA_OK && lua_type(L, -1) == LUA_TSTRING && lua_rawlen(L, -1) > 0) {
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &layer_path_key) == LUA_TFUNCTION &&
+      push_running_modules(L) > 0 && lua_pcall(L, 1, 1, 0) == LUA_OK &&
+      lua_type(L, -1) == LUA_TSTRING && lua_rawlen(L, -1) > 0) {
     lua_pushfstring(L, "  [%s]", lua_tostring(L, -1));
     lua_replace(L, top + 1);
     lua_settop(L, top + 1);
@@ -113,8 +116,8 @@ int dlua_bind_raise(lua_State *L, const char *format, ...) {
 static void raise_no_memory(lua_State *L) {
   char text[1024], largest[256];
   dlua_bind_largest(largest, sizeof largest);
-  snprintf(text, sizeof text, "%.700s%s%s%s", dlua_message(), largest[0] ? " (largest tensors: " : "",
-           largest, largest[0] ? ")" : "");
+  snprintf(text, sizeof text, "%.700s%s%s%s", dlua_message(),
+           largest[0] ? " (largest tensors: " : "", largest, largest[0] ? ")" : "");
   dlua_bind_raise_text(L, text);
 }
 

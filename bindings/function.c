@@ -1,10 +1,10 @@
 // function.c - dlua.Function{forward =, backward =}: an op written in Lua.
 //
-// The node that records a call holds one reference into Lua, to a record {backward, ctx, attached, versions}. It is
-// dropped by whoever frees the node, perhaps inside a finalizer or on another thread, so dropped references wait in a
-// queue for the Lua thread. Outputs that forward stores in ctx would make the node own itself; they are stored
-// detached and tied to the node again for the time of backward. Tensors in ctx that were changed in place since are
-// an error, as for any op.
+// The node that records a call holds one reference into Lua, to a record {backward, ctx, attached,
+// versions}. It is dropped by whoever frees the node, perhaps inside a finalizer or on another
+// thread, so dropped references wait in a queue for the Lua thread. Outputs that forward stores in
+// ctx would make the node own itself; they are stored detached and tied to the node again for the
+// time of backward. Tensors in ctx that were changed in place since are an error, as for any op.
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +15,6 @@ enum { MOST_TENSORS = 64 };
 
 typedef struct record {
   int ref;
-  int nargs;
   uint8_t position[MOST_TENSORS]; // of input k among forward's arguments, from 1
   struct record *next;
 } record;
@@ -29,7 +28,9 @@ static const char pending_key; // the Lua error of a backward function, on its w
 static void drop(void *user) {
   record *r = user;
   r->next = __atomic_load_n(&dropped, __ATOMIC_RELAXED);
-  while (!__atomic_compare_exchange_n(&dropped, &r->next, r, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) continue;
+  while (
+      !__atomic_compare_exchange_n(&dropped, &r->next, r, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+    continue;
 }
 
 void dlua_bind_drain(lua_State *L) {
@@ -65,8 +66,10 @@ static int output_at(dlua_tensor *x, int nout, dlua_tensor **out) {
   return -1;
 }
 
-// Goes through ctx: stores outputs detached, noting key -> result number in attached, and every tensor's version.
-static void settle_ctx(lua_State *L, int ctx, int attached, int versions, int nout, dlua_tensor **out) {
+// Goes through ctx: stores outputs detached, noting key -> result number in attached, and every
+// tensor's version.
+static void settle_ctx(lua_State *L, int ctx, int attached, int versions, int nout,
+                       dlua_tensor **out) {
   for (lua_pushnil(L); lua_next(L, ctx); lua_pop(L, 1)) {
     dlua_tensor *x = dlua_bind_test_tensor(L, -1);
     if (!x) continue;
@@ -91,8 +94,10 @@ static void check_versions(lua_State *L, const dlua_node *node, int ctx, int ver
     lua_rawget(L, ctx);
     dlua_tensor *x = dlua_bind_test_tensor(L, -1);
     if (x && (lua_Integer)x->storage->version != lua_tointeger(L, -2)) {
-      dlua_bind_raise(L, "Function: ctx.%s was changed in place after the call at %s, and backward needs it (%s)",
-                      luaL_tolstring(L, -3, NULL), node->where, dlua_shape_text(x));
+      dlua_bind_raise(
+          L,
+          "Function: ctx.%s was changed in place after the call at %s, and backward needs it (%s)",
+          luaL_tolstring(L, -3, NULL), node->where, dlua_shape_text(x));
     }
     lua_pop(L, 1);
   }
@@ -125,7 +130,8 @@ static void give_results(lua_State *L, dlua_back *b, const record *r, int first)
     int at = first + position - 1;
     dlua_tensor *g = dlua_bind_test_tensor(L, at);
     if (!g) {
-      dlua_bind_raise(L, "Function: backward must give a tensor or nil for argument %d, got %s", position, dlua_bind_type(L, at));
+      dlua_bind_raise(L, "Function: backward must give a tensor or nil for argument %d, got %s",
+                      position, dlua_bind_type(L, at));
     }
     dlua_give(b, k, dlua_own(b->s, dlua_tensor_retain(g)));
   }
@@ -180,12 +186,14 @@ static int read_inputs(lua_State *L, int nargs, record *r, dlua_tensor **in, boo
   return count;
 }
 
-// The results from first on; those that are inputs or have a history of their own become fresh tensors.
+// The results from first on; those that are inputs or have a history of their own become fresh
+// tensors.
 static int read_outputs(lua_State *L, int first, int nin, dlua_tensor **in, dlua_tensor **out) {
   int count = 0;
   for (int k = first; k <= lua_gettop(L) && count < DLUA_MAX_OUT; k++) {
     dlua_tensor *y = dlua_bind_test_tensor(L, k);
-    if (!y) dlua_bind_raise(L, "Function: forward must return tensors, got %s", dlua_bind_type(L, k));
+    if (!y)
+      dlua_bind_raise(L, "Function: forward must return tensors, got %s", dlua_bind_type(L, k));
     if (y->node || output_at(y, nin, in) >= 0) {
       push_alias(L, y);
       lua_replace(L, k);
@@ -196,32 +204,45 @@ static int read_outputs(lua_State *L, int first, int nin, dlua_tensor **in, dlua
   return count;
 }
 
-// Upvalues: forward, backward. Stack below: arguments; then ctx.
-static int call_function(lua_State *L) {
-  dlua_bind_enter(L);
-  record found = {.nargs = lua_gettop(L)};
-  dlua_tensor *in[MOST_TENSORS], *out[DLUA_MAX_OUT];
-  bool needed = false;
-  int nargs = found.nargs, nin = read_inputs(L, nargs, &found, in, &needed), ctx = nargs + 1;
+// Pushes ctx and calls forward (upvalue 1) with it and the arguments, not recording; the results
+// lie above ctx.
+static void run_forward(lua_State *L, int nargs) {
   luaL_checkstack(L, nargs + 10, NULL);
   lua_newtable(L);
   lua_pushvalue(L, lua_upvalueindex(1));
-  lua_pushvalue(L, ctx);
+  lua_pushvalue(L, -2);
   for (int k = 1; k <= nargs; k++) lua_pushvalue(L, k);
   bool before = dlua_set_grad_mode(false);
   int status = lua_pcall(L, nargs + 1, LUA_MULTRET, 0);
   dlua_set_grad_mode(before);
-  if (status != LUA_OK) return lua_error(L);
-  int results = lua_gettop(L) - ctx;
-  if (!needed || !before) return results;
-  int nout = read_outputs(L, ctx + 1, nin, in, out), top = lua_gettop(L);
+  if (status != LUA_OK) lua_error(L);
+}
+
+// Makes the record {backward, ctx, attached, versions} and a reference to it.
+static int reference(lua_State *L, int ctx, int nout, dlua_tensor **out) {
+  int top = lua_gettop(L);
   lua_createtable(L, 4, 0);
   lua_newtable(L), lua_newtable(L);
   settle_ctx(L, ctx, top + 2, top + 3, nout, out);
   lua_rawseti(L, top + 1, 4), lua_rawseti(L, top + 1, 3);
   lua_pushvalue(L, ctx), lua_rawseti(L, top + 1, 2);
   lua_pushvalue(L, lua_upvalueindex(2)), lua_rawseti(L, top + 1, 1);
-  found.ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  return luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+// Upvalues: forward, backward.
+static int call_function(lua_State *L) {
+  dlua_tensor *in[MOST_TENSORS], *out[DLUA_MAX_OUT];
+  record found = {0};
+  bool needed = false;
+  dlua_bind_enter(L);
+  int nargs = lua_gettop(L), ctx = nargs + 1;
+  int nin = read_inputs(L, nargs, &found, in, &needed);
+  run_forward(L, nargs);
+  int results = lua_gettop(L) - ctx;
+  if (!needed || !dlua_grad_mode()) return results;
+  int nout = read_outputs(L, ctx + 1, nin, in, out);
+  found.ref = reference(L, ctx, nout, out);
   record *kept = malloc(sizeof *kept);
   if (!kept) {
     luaL_unref(L, LUA_REGISTRYINDEX, found.ref);
@@ -232,7 +253,8 @@ static int call_function(lua_State *L) {
   return results;
 }
 
-// Function{forward = function(ctx, x, …) … end, backward = function(ctx, g, …) … end}: a function to call.
+// Function{forward = function(ctx, x, …) … end, backward = function(ctx, g, …) … end}: a function
+// to call.
 static int function(lua_State *L) {
   static const char *const names[] = {"forward", "backward", NULL};
   luaL_checkany(L, 1);

@@ -1,5 +1,5 @@
-// grad.c - gradients as a script asks for them: backward, grad, and the recording mode. Functions with a gradient of
-// their own are in function.c.
+// grad.c - gradients as a script asks for them: backward, grad, and the recording mode. Functions
+// with a gradient of their own are in function.c.
 #include <string.h>
 
 #include "value.h"
@@ -33,14 +33,18 @@ static int read_tensors(lua_State *L, int index, const char *who, dlua_tensor **
   list[0] = dlua_bind_test_tensor(L, index);
   if (list[0]) return 1;
   if (!lua_istable(L, index)) {
-    dlua_bind_raise(L, "grad: %s must be a tensor or a list of tensors, got %s", who, dlua_bind_type(L, index));
+    dlua_bind_raise(L, "grad: %s must be a tensor or a list of tensors, got %s", who,
+                    dlua_bind_type(L, index));
   }
   int count = (int)lua_rawlen(L, index);
-  if (count == 0 || count > MOST) dlua_bind_raise(L, "grad: %s has %d tensors, not 1..%d", who, count, MOST);
+  if (count == 0 || count > MOST)
+    dlua_bind_raise(L, "grad: %s has %d tensors, not 1..%d", who, count, MOST);
   for (int k = 0; k < count; k++) {
     lua_rawgeti(L, index, k + 1);
     list[k] = dlua_bind_test_tensor(L, -1);
-    if (!list[k]) dlua_bind_raise(L, "grad: item %d of %s must be a tensor, got %s", k + 1, who, dlua_bind_type(L, -1));
+    if (!list[k])
+      dlua_bind_raise(L, "grad: item %d of %s must be a tensor, got %s", k + 1, who,
+                      dlua_bind_type(L, -1));
     lua_pop(L, 1); // the list keeps it
   }
   return count;
@@ -50,13 +54,17 @@ static void refuse_unused(lua_State *L, int count, dlua_tensor **results) {
   for (int k = 0; k < count; k++) {
     if (results[k]) continue;
     for (int i = 0; i < count; i++) dlua_tensor_release(results[i]);
-    dlua_bind_raise(L, "grad: input %d was not used to compute the output; allow_unused = true gives nil for it", k + 1);
+    dlua_bind_raise(
+        L,
+        "grad: input %d was not used to compute the output; allow_unused = true gives nil for it",
+        k + 1);
   }
 }
 
 // grad(y | {y, …}, x | {x, …}, {grad_outputs, retain_graph, create_graph, allow_unused})
 static int grad(lua_State *L) {
-  static const char *const names[] = {"retain_graph", "create_graph", "allow_unused", "grad_outputs", NULL};
+  static const char *const names[] = {"retain_graph", "create_graph", "allow_unused",
+                                      "grad_outputs", NULL};
   dlua_tensor *y[MOST], *x[MOST], *g[MOST], *results[MOST];
   dlua_tensor **slot[MOST];
   dlua_bind_enter(L);
@@ -84,8 +92,9 @@ static int grad(lua_State *L) {
 
 // ---------------------------------------------------------------- the mode
 
-// Calls the function at 1 with the rest as arguments in a mode; the mode is put back on errors too. A plain pcall
-// cannot be yielded across, which is meant: another coroutine would run in this one's mode.
+// Calls the function at 1 with the rest as arguments in a mode; the mode is put back on errors too.
+// A plain pcall cannot be yielded across, which is meant: another coroutine would run in this one's
+// mode.
 static int in_mode(lua_State *L, const char *who, bool on) {
   if (!lua_isfunction(L, 1)) {
     return dlua_bind_raise(L, "%s: fn must be a function, got %s", who, dlua_bind_type(L, 1));

@@ -1,6 +1,6 @@
-// index.c - x.field, x.field = v, x[key] and x[key] = v. Keys are read into one region, a start, count and step per
-// dimension, which is one op to see and one op to replace. Ends outside the size are errors, never clamped; tables
-// list no indices, because {1, 3} is the range from 1 to 3.
+// index.c - x.field, x.field = v, x[key] and x[key] = v. Keys are read into one region, a start,
+// count and step per dimension, which is one op to see and one op to replace. Ends outside the size
+// are errors, never clamped; tables list no indices, because {1, 3} is the range from 1 to 3.
 #include <string.h>
 
 #include "value.h"
@@ -23,8 +23,8 @@ static void whole(region *r, dlua_tensor *x) {
 static int64_t position(lua_State *L, const region *r, int d, lua_Integer k) {
   int64_t size = r->x->size[d], at = k < 0 ? k + size : k - 1;
   if (k != 0 && at >= 0 && at < size) return at;
-  dlua_bind_raise(L, "index: %lld is outside 1..%lld (dimension %d of x %s)", (long long)k, (long long)size, d + 1,
-                  dlua_shape_text(r->x));
+  dlua_bind_raise(L, "index: %lld is outside 1..%lld (dimension %d of x %s)", (long long)k,
+                  (long long)size, d + 1, dlua_shape_text(r->x));
   return 0;
 }
 
@@ -41,7 +41,8 @@ static bool get_integer(lua_State *L, int index, int k, lua_Integer *value) {
 
 static void wrong_range(lua_State *L, const region *r, int d) {
   dlua_bind_raise(L,
-                  "index: a table in x[…] is {} or {first, last} or {first, last, step} (dimension %d of x %s); to "
+                  "index: a table in x[…] is {} or {first, last} or {first, last, step} (dimension "
+                  "%d of x %s); to "
                   "list indices use a tensor of dtype i64",
                   d + 1, dlua_shape_text(r->x));
 }
@@ -51,11 +52,12 @@ static void range(lua_State *L, region *r, int d, int index) {
   lua_Integer first = 0, last = 0, step = 1, size = r->x->size[d];
   size_t length = lua_rawlen(L, index);
   if (length == 0) return;
-  if (length > 3 || length < 2 || !get_integer(L, index, 1, &first) || !get_integer(L, index, 2, &last) ||
-      (length == 3 && !get_integer(L, index, 3, &step))) {
+  if (length > 3 || length < 2 || !get_integer(L, index, 1, &first) ||
+      !get_integer(L, index, 2, &last) || (length == 3 && !get_integer(L, index, 3, &step))) {
     wrong_range(L, r, d);
   }
-  if (step < 1) dlua_bind_raise(L, "index: step %lld of dimension %d is less than 1", (long long)step, d + 1);
+  if (step < 1)
+    dlua_bind_raise(L, "index: step %lld of dimension %d is less than 1", (long long)step, d + 1);
   lua_Integer from = first < 0 ? first + size + 1 : first, to = last < 0 ? last + size + 1 : last;
   r->step[d] = step;
   if (to == from - 1 && from >= 1 && from <= size + 1) {
@@ -63,8 +65,9 @@ static void range(lua_State *L, region *r, int d, int index) {
     return;
   }
   if (from < 1 || to > size || to < from) {
-    dlua_bind_raise(L, "index: range %lld..%lld is outside 1..%lld (dimension %d of x %s)", (long long)first,
-                    (long long)last, (long long)size, d + 1, dlua_shape_text(r->x));
+    dlua_bind_raise(L, "index: range %lld..%lld is outside 1..%lld (dimension %d of x %s)",
+                    (long long)first, (long long)last, (long long)size, d + 1,
+                    dlua_shape_text(r->x));
   }
   r->start[d] = from - 1, r->count[d] = (to - from) / step + 1;
 }
@@ -73,19 +76,25 @@ static void read_entry(lua_State *L, region *r, int d, int index) {
   dlua_tensor *t = dlua_bind_test_tensor(L, index);
   int ok = 0;
   lua_Integer k = lua_type(L, index) == LUA_TNUMBER ? lua_tointegerx(L, index, &ok) : 0;
-  if (ok) pick(L, r, d, k);
-  else if (t && r->index) dlua_bind_raise(L, "index: only one place of x[…] may hold a tensor");
-  else if (t) r->index = t, r->index_dim = d;
-  else if (lua_istable(L, index)) range(L, r, d, index);
-  else dlua_bind_raise(L, "index: dimension %d must be an integer, a range or a tensor, got %s", d + 1, dlua_bind_type(L, index));
+  if (ok)
+    pick(L, r, d, k);
+  else if (t && r->index)
+    dlua_bind_raise(L, "index: only one place of x[…] may hold a tensor");
+  else if (t)
+    r->index = t, r->index_dim = d;
+  else if (lua_istable(L, index))
+    range(L, r, d, index);
+  else
+    dlua_bind_raise(L, "index: dimension %d must be an integer, a range or a tensor, got %s", d + 1,
+                    dlua_bind_type(L, index));
 }
 
 // Reads x[{…}]; entries that are missing at the end mean all.
 static void read_table(lua_State *L, region *r, int index) {
   int length = (int)lua_rawlen(L, index);
   if (length > r->x->ndim) {
-    dlua_bind_raise(L, "index: %d entries for %d dimension%s (x %s)", length, r->x->ndim, r->x->ndim == 1 ? "" : "s",
-                    dlua_shape_text(r->x));
+    dlua_bind_raise(L, "index: %d entries for %d dimension%s (x %s)", length, r->x->ndim,
+                    r->x->ndim == 1 ? "" : "s", dlua_shape_text(r->x));
   }
   for (int d = 0; d < length; d++) {
     lua_rawgeti(L, index, d + 1);
@@ -101,10 +110,15 @@ static void read_key(lua_State *L, region *r, dlua_tensor *x, int index) {
   int ok = 0;
   lua_Integer k = lua_type(L, index) == LUA_TNUMBER ? lua_tointegerx(L, index, &ok) : 0;
   whole(r, x);
-  if (ok && x->ndim == 0) dlua_bind_raise(L, "index: x has no dimensions (x {}); x:item() gives its number");
-  if (ok) pick(L, r, 0, k);
-  else if (lua_istable(L, index)) read_table(L, r, index);
-  else dlua_bind_raise(L, "index: x[…] takes an integer, a table or a tensor, got %s", dlua_bind_type(L, index));
+  if (ok && x->ndim == 0)
+    dlua_bind_raise(L, "index: x has no dimensions (x {}); x:item() gives its number");
+  if (ok)
+    pick(L, r, 0, k);
+  else if (lua_istable(L, index))
+    read_table(L, r, index);
+  else
+    dlua_bind_raise(L, "index: x[…] takes an integer, a table or a tensor, got %s",
+                    dlua_bind_type(L, index));
 }
 
 // ---------------------------------------------------------------- ops on regions
@@ -123,14 +137,16 @@ static void set_region(dlua_args *a, const region *r) {
 static dlua_status run(dlua_args *a, dlua_tensor **slot) {
   DLUA_TRY(dlua_run(a));
   for (int k = 0; k < a->nout; k++) {
-    if (k == 0 && slot) *slot = a->out[0];
-    else dlua_tensor_release(a->out[k]);
+    if (k == 0 && slot)
+      *slot = a->out[0];
+    else
+      dlua_tensor_release(a->out[k]);
   }
   return DLUA_OK;
 }
 
-static dlua_status run_two(const dlua_op *op, bool inplace, dlua_tensor *x, dlua_tensor *y, int64_t dim,
-                           dlua_tensor *source, dlua_tensor **slot) {
+static dlua_status run_two(const dlua_op *op, bool inplace, dlua_tensor *x, dlua_tensor *y,
+                           int64_t dim, dlua_tensor *source, dlua_tensor **slot) {
   dlua_args a;
   dlua_args_init(&a, op);
   a.inplace = inplace;
@@ -153,14 +169,17 @@ static dlua_status see(const region *r, dlua_tensor **slot) {
 static bool is_mask(const dlua_tensor *t) { return t->dtype == DLUA_BOOL; }
 
 // A mask over the first dimension only, as a list of rows; else the mask itself.
-static bool is_row_mask(const dlua_tensor *x, const dlua_tensor *mask) { return mask->ndim == 1 && x->ndim > 1; }
+static bool is_row_mask(const dlua_tensor *x, const dlua_tensor *mask) {
+  return mask->ndim == 1 && x->ndim > 1;
+}
 
 static dlua_status check_mask(const dlua_tensor *x, const dlua_tensor *mask) {
   bool fits = mask->ndim <= x->ndim && mask->ndim > 0;
   for (int d = 0; fits && d < mask->ndim; d++) fits = mask->size[d] == x->size[d];
   fits &= mask->ndim == x->ndim || mask->ndim == 1;
   if (fits) return DLUA_OK;
-  return dlua_fail(DLUA_BAD_ARGUMENT, "index: the mask's shape is not x's (x %s, mask %s)", dlua_shape_text(x), dlua_shape_text(mask));
+  return dlua_fail(DLUA_BAD_ARGUMENT, "index: the mask's shape is not x's (x %s, mask %s)",
+                   dlua_shape_text(x), dlua_shape_text(mask));
 }
 
 // The positions of a 1-d mask as a vector, owned by s.
@@ -173,7 +192,8 @@ static dlua_status see_rows(dlua_tensor *x, dlua_tensor *index, int dim, dlua_te
   dlua_scope s;
   dlua_scope_begin(&s);
   dlua_tensor *flat = is_mask(index) ? rows_of(&s, index)
-                                     : dlua_call(&s, &dlua_op_reshape, dlua_t(index), dlua_list(1, (int64_t[]){-1}));
+                                     : dlua_call(&s, &dlua_op_reshape, dlua_t(index),
+                                                 dlua_list(1, (int64_t[]){-1}));
   dlua_tensor *y = dlua_call(&s, &dlua_op_index_select, dlua_t(x), dlua_t(flat), dlua_i(dim));
   if (y && !is_mask(index) && index->ndim != 1) {
     int n = 0;
@@ -181,8 +201,10 @@ static dlua_status see_rows(dlua_tensor *x, dlua_tensor *index, int dim, dlua_te
     for (int d = 0; d < dim; d++) size[n++] = x->size[d];
     for (int d = 0; d < index->ndim; d++) size[n++] = index->size[d];
     for (int d = dim + 1; d < x->ndim; d++) size[n++] = x->size[d];
-    y = n <= DLUA_MAX_DIMS ? dlua_call(&s, &dlua_op_reshape, dlua_t(y), dlua_list(n, size))
-                           : dlua_failed(&s, dlua_fail(DLUA_BAD_ARGUMENT, "index: the result would have %d dimensions", n));
+    y = n <= DLUA_MAX_DIMS
+            ? dlua_call(&s, &dlua_op_reshape, dlua_t(y), dlua_list(n, size))
+            : dlua_failed(&s, dlua_fail(DLUA_BAD_ARGUMENT,
+                                        "index: the result would have %d dimensions", n));
   }
   if (y) *slot = dlua_tensor_retain(y);
   return dlua_scope_end(&s);
@@ -219,13 +241,16 @@ static dlua_tensor *value_of(lua_State *L, dlua_scope *s, const dlua_tensor *x, 
   if (v) return v->dtype == x->dtype ? v : dlua_call(s, &dlua_op_cast, dlua_t(v), dlua_i(x->dtype));
   int type = lua_type(L, index);
   if (type != LUA_TNUMBER && type != LUA_TBOOLEAN) {
-    return dlua_failed(s, dlua_fail(DLUA_BAD_ARGUMENT, "index: the value must be a tensor or a number, got %s", dlua_bind_type(L, index)));
+    return dlua_failed(s, dlua_fail(DLUA_BAD_ARGUMENT,
+                                    "index: the value must be a tensor or a number, got %s",
+                                    dlua_bind_type(L, index)));
   }
   double f = type == LUA_TBOOLEAN ? lua_toboolean(L, index) : lua_tonumber(L, index);
   int is_int = type == LUA_TBOOLEAN;
   int64_t i = is_int ? (int64_t)f : lua_tointegerx(L, index, &is_int);
   if (!is_int && !dlua_is_float((dlua_dtype)x->dtype)) {
-    return dlua_failed(s, dlua_fail(DLUA_BAD_ARGUMENT, "index: %g does not fit into an %s tensor", f, dlua_dtype_name((dlua_dtype)x->dtype)));
+    return dlua_failed(s, dlua_fail(DLUA_BAD_ARGUMENT, "index: %g does not fit into an %s tensor",
+                                    f, dlua_dtype_name((dlua_dtype)x->dtype)));
   }
   dlua_status status = dlua_tensor_number(&v, is_int, i, f);
   return status == DLUA_OK ? dlua_own(s, v) : dlua_failed(s, status);
@@ -245,12 +270,14 @@ static dlua_status fill_mask(dlua_tensor *x, dlua_tensor *mask, double value, bo
   dlua_args_init(&a, &dlua_op_masked_fill);
   a.inplace = true;
   a.in[0] = x, a.in[1] = mask;
-  a.num[0] = (dlua_value){.set = true, .is_int = is_int, .i = is_int ? (int64_t)value : 0, .f = value};
+  a.num[0] =
+      (dlua_value){.set = true, .is_int = is_int, .i = is_int ? (int64_t)value : 0, .f = value};
   return run(&a, NULL);
 }
 
 // x[rows] = value: a value of fewer elements is spread over the rows.
-static dlua_status replace_rows(dlua_scope *s, dlua_tensor *x, dlua_tensor *rows, dlua_tensor *value) {
+static dlua_status replace_rows(dlua_scope *s, dlua_tensor *x, dlua_tensor *rows,
+                                dlua_tensor *value) {
   int64_t size[DLUA_MAX_DIMS];
   if (!rows || !value) return s->status;
   memcpy(size, x->size, sizeof size);
@@ -264,7 +291,8 @@ static dlua_status write_tensor(lua_State *L, dlua_scope *s, dlua_tensor *x, dlu
   dlua_tensor *value = value_of(L, s, x, 3);
   if (!value) return s->status;
   if (!is_mask(key)) {
-    return replace_rows(s, x, dlua_call(s, &dlua_op_reshape, dlua_t(key), dlua_list(1, (int64_t[]){-1})), value);
+    return replace_rows(
+        s, x, dlua_call(s, &dlua_op_reshape, dlua_t(key), dlua_list(1, (int64_t[]){-1})), value);
   }
   DLUA_TRY(check_mask(x, key));
   if (is_row_mask(x, key)) return replace_rows(s, x, rows_of(s, key), value);
@@ -279,7 +307,8 @@ static dlua_status write_region(lua_State *L, dlua_scope *s, const region *r) {
   dlua_tensor *value = value_of(L, s, r->x, 3);
   if (!value) return s->status;
   if (r->index) {
-    return dlua_fail(DLUA_BAD_ARGUMENT, "index: x[{…}] = v takes no tensor inside the table; use index_copy_");
+    return dlua_fail(DLUA_BAD_ARGUMENT,
+                     "index: x[{…}] = v takes no tensor inside the table; use index_copy_");
   }
   return replace(r, value);
 }
@@ -307,7 +336,8 @@ static int unknown_field(lua_State *L, const char *name) {
     }
   }
   const char *near = dlua_bind_nearest(L, -1, name);
-  return near ? dlua_bind_raise(L, "tensor: no field or method '%s' (did you mean '%s'?)", name, near)
+  return near ? dlua_bind_raise(L, "tensor: no field or method '%s' (did you mean '%s'?)", name,
+                                near)
               : dlua_bind_raise(L, "tensor: no field or method '%s'", name);
 }
 
@@ -329,11 +359,12 @@ static int box_index(lua_State *L) {
 static void set_grad(lua_State *L, dlua_tensor *x) {
   dlua_tensor *g = lua_isnil(L, 3) ? NULL : dlua_bind_tensor(L, 3, "grad: the new gradient");
   if (g && !dlua_same_shape(g, x)) {
-    dlua_bind_raise(L, "grad: the gradient's shape is not x's (x %s, gradient %s)", dlua_shape_text(x), dlua_shape_text(g));
+    dlua_bind_raise(L, "grad: the gradient's shape is not x's (x %s, gradient %s)",
+                    dlua_shape_text(x), dlua_shape_text(g));
   }
   if (g && g->dtype != x->dtype) {
-    dlua_bind_raise(L, "grad: x is %s but the gradient is %s", dlua_dtype_name((dlua_dtype)x->dtype),
-                    dlua_dtype_name((dlua_dtype)g->dtype));
+    dlua_bind_raise(L, "grad: x is %s but the gradient is %s",
+                    dlua_dtype_name((dlua_dtype)x->dtype), dlua_dtype_name((dlua_dtype)g->dtype));
   }
   dlua_tensor *old = x->grad;
   x->grad = dlua_tensor_retain(g);
@@ -345,10 +376,13 @@ static int box_newindex(lua_State *L) {
   dlua_tensor *x = dlua_bind_tensor(L, 1, "index: x");
   if (lua_type(L, 2) != LUA_TSTRING) return write_index(L, x), 0;
   const char *name = lua_tostring(L, 2);
-  if (strcmp(name, "grad") == 0) set_grad(L, x);
+  if (strcmp(name, "grad") == 0)
+    set_grad(L, x);
   else if (strcmp(name, "requires_grad") == 0) {
     dlua_bind_check(L, dlua_bind_require(x, "requires_grad", lua_toboolean(L, 3)));
-  } else dlua_bind_raise(L, "tensor: field '%s' cannot be assigned (only grad and requires_grad can)", name);
+  } else
+    dlua_bind_raise(L, "tensor: field '%s' cannot be assigned (only grad and requires_grad can)",
+                    name);
   return 0;
 }
 

@@ -1,7 +1,8 @@
-// main.c - the program: `dlua script.lua …` runs a script, `dlua` opens a prompt, `dlua test` runs specs.
+// main.c - the program: `dlua script.lua …` runs a script, `dlua` opens a prompt, `dlua test` runs
+// specs.
 //
-// The state starts with Lua's own libraries only; the core opens when a script first requires dlua. Scripts stop at
-// Ctrl-C between two instructions, the second Ctrl-C ends the process.
+// The state starts with Lua's own libraries only; the core opens when a script first requires dlua.
+// Scripts stop at Ctrl-C between two instructions, the second Ctrl-C ends the process.
 #include <lualib.h>
 #include <signal.h>
 #include <stdio.h>
@@ -129,20 +130,19 @@ static int run_prompt(lua_State *L) {
 
 // ---------------------------------------------------------------- options
 
-static const char usage[] =
-    "usage: dlua [options] [script.lua [arguments]]\n"
-    "       dlua test [busted arguments]\n"
-    "  -e code   run code\n"
-    "  -l name   require a library into a global of its name\n"
-    "  -i        open the prompt after the script\n"
-    "  -v        print the version\n"
-    "  -         run the standard input\n"
-    "  --env     list the environment switches\n"
-    "  --help    print this\n"
-    "Without a script dlua opens a prompt.\n";
+static const char usage[] = "usage: dlua [options] [script.lua [arguments]]\n"
+                            "       dlua test [busted arguments]\n"
+                            "  -e code   run code\n"
+                            "  -l name   require a library into a global of its name\n"
+                            "  -i        open the prompt after the script\n"
+                            "  -v        print the version\n"
+                            "  -         run the standard input\n"
+                            "  --env     list the environment switches\n"
+                            "  --help    print this\n"
+                            "Without a script dlua opens a prompt.\n";
 
 typedef struct plan {
-  int script; // position of the script; argc: there is none
+  int script;         // position of the script; argc: there is none
   bool prompt, quiet; // quiet: an option took the place of the script
 } plan;
 
@@ -153,7 +153,8 @@ static void print_version(void) {
 static void print_switches(void) {
   for (const dlua_switch *s = dlua_switches; s->name; s++) {
     const char *value = dlua_env(s->name);
-    printf("%-16s %s%s%s%s\n", s->name, s->doc, value ? " [" : "", value ? value : "", value ? "]" : "");
+    printf("%-16s %s%s%s%s\n", s->name, s->doc, value ? " [" : "", value ? value : "",
+           value ? "]" : "");
   }
 }
 
@@ -168,16 +169,26 @@ static int run_options(lua_State *L, int argc, char **argv, plan *p) {
   for (; k < argc && argv[k][0] == '-' && argv[k][1] && status == EXIT_SUCCESS; k++) {
     const char *option = argv[k];
     bool takes_value = option[1] == 'e' || option[1] == 'l';
-    const char *value = takes_value ? option[2] ? option + 2 : k + 1 < argc ? argv[++k] : NULL : NULL;
+    const char *value = takes_value ? option[2]      ? option + 2
+                                      : k + 1 < argc ? argv[++k]
+                                                     : NULL
+                                    : NULL;
     if (takes_value && !value) return misuse(option, "needs an argument");
     p->quiet = p->quiet || option[1] != 'i';
-    if (option[1] == 'e') status = run_string(L, value);
-    else if (option[1] == 'l') status = run_library(L, value);
-    else if (strcmp(option, "-i") == 0) p->prompt = true;
-    else if (strcmp(option, "-v") == 0) print_version();
-    else if (strcmp(option, "--env") == 0) print_switches();
-    else if (strcmp(option, "--help") == 0 || strcmp(option, "-h") == 0) fputs(usage, stdout);
-    else return misuse(option, "is unknown");
+    if (option[1] == 'e')
+      status = run_string(L, value);
+    else if (option[1] == 'l')
+      status = run_library(L, value);
+    else if (strcmp(option, "-i") == 0)
+      p->prompt = true;
+    else if (strcmp(option, "-v") == 0)
+      print_version();
+    else if (strcmp(option, "--env") == 0)
+      print_switches();
+    else if (strcmp(option, "--help") == 0 || strcmp(option, "-h") == 0)
+      fputs(usage, stdout);
+    else
+      return misuse(option, "is unknown");
   }
   p->script = k;
   return status;
@@ -185,7 +196,8 @@ static int run_options(lua_State *L, int argc, char **argv, plan *p) {
 
 // ---------------------------------------------------------------- the state
 
-// The folder with dlua's Lua files: ../lua beside a build folder, ../share/lua/5.4 of an installation.
+// The folder with dlua's Lua files: ../lua beside a build folder, ../share/lua/5.4 of an
+// installation.
 static bool find_library(char *folder, size_t size) {
   static const char *const places[] = {"../lua", "../share/lua/5.4"};
   char program[400], file[600];

@@ -1,5 +1,5 @@
-// move.c - what a tensor is as a whole: its dtype and device, its place in the graph. to() is the cast op for dtypes
-// and a recorded copy for devices, so gradients travel back the same way.
+// move.c - what a tensor is as a whole: its dtype and device, its place in the graph. to() is the
+// cast op for dtypes and a recorded copy for devices, so gradients travel back the same way.
 #include <string.h>
 
 #include "../runtime/grad.h"
@@ -15,8 +15,12 @@ typedef struct target {
 // A word is a dtype or a device; which of the two was meant decides the message.
 static dlua_status read_word(const char *word, target *t) {
   if (dlua_dtype_find(word, &t->dtype) == DLUA_OK) return DLUA_OK;
-  bool device = strchr(word, ':') || strcmp(word, "cpu") == 0 || strcmp(word, "cuda") == 0 || strcmp(word, "mock") == 0;
-  if (!device) return dlua_fail(DLUA_BAD_ARGUMENT, "to: '%s' is neither a dtype (f32 f64 bf16 f16 i64 i32 u8 bool) nor a device", word);
+  bool device = strchr(word, ':') || strcmp(word, "cpu") == 0 || strcmp(word, "cuda") == 0 ||
+                strcmp(word, "mock") == 0;
+  if (!device)
+    return dlua_fail(DLUA_BAD_ARGUMENT,
+                     "to: '%s' is neither a dtype (f32 f64 bf16 f16 i64 i32 u8 bool) nor a device",
+                     word);
   return dlua_device_find(word, &t->device);
 }
 
@@ -26,12 +30,16 @@ static target read_target(lua_State *L) {
   bool unused = false;
   for (int k = 2; k <= lua_gettop(L); k++) {
     dlua_tensor *like = dlua_bind_test_tensor(L, k);
-    if (like) t = (target){(dlua_dtype)like->dtype, dlua_device_of(like)};
-    else if (lua_type(L, k) == LUA_TSTRING) dlua_bind_check(L, read_word(lua_tostring(L, k), &t));
+    if (like)
+      t = (target){(dlua_dtype)like->dtype, dlua_device_of(like)};
+    else if (lua_type(L, k) == LUA_TSTRING)
+      dlua_bind_check(L, read_word(lua_tostring(L, k), &t));
     else if (lua_istable(L, k)) {
       dlua_bind_check_options(L, k, "to", names);
       dlua_bind_tensor_options(L, k, "to", &t.dtype, &t.device, &unused);
-    } else dlua_bind_raise(L, "to: expected a dtype, a device or a tensor, got %s", dlua_bind_type(L, k));
+    } else
+      dlua_bind_raise(L, "to: expected a dtype, a device or a tensor, got %s",
+                      dlua_bind_type(L, k));
   }
   return t;
 }
@@ -39,8 +47,10 @@ static target read_target(lua_State *L) {
 static void moved_back(dlua_back *b, void *device) {
   dlua_tensor *g = NULL;
   dlua_status status = dlua_to_device(b->g[0], device, &g);
-  if (status != DLUA_OK) dlua_failed(b->s, status);
-  else dlua_give(b, 0, dlua_own(b->s, g));
+  if (status != DLUA_OK)
+    dlua_failed(b->s, status);
+  else
+    dlua_give(b, 0, dlua_own(b->s, g));
 }
 
 static void drop_nothing(void *user) { (void)user; }
@@ -106,8 +116,11 @@ static int alias(lua_State *L) {
 }
 
 void dlua_bind_moves(lua_State *L) {
-  static const luaL_Reg methods[] = {
-      {"to", to}, {"detach", detach}, {"requires_grad_", requires_grad_}, {"alias", alias}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"to", to},
+                                     {"detach", detach},
+                                     {"requires_grad_", requires_grad_},
+                                     {"alias", alias},
+                                     {NULL, NULL}};
   lua_getfield(L, -1, "methods");
   luaL_setfuncs(L, methods, 0);
   lua_pop(L, 1);

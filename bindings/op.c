@@ -1,8 +1,10 @@
-// op.c - every op as a Lua function, through one C closure: its upvalue holds the op and its parsed signature, which
-// says how to read the arguments. Arguments come by position, by name in a last table, or both.
+// op.c - every op as a Lua function, through one C closure: its upvalue holds the op and its parsed
+// signature, which says how to read the arguments. Arguments come by position, by name in a last
+// table, or both.
 //
-// Reading arguments raises nothing: it returns a status, so that the temporary tensors that stand for numbers are
-// always released. Only call_op raises, with nothing in hand. The boxes of the results are made before the op runs.
+// Reading arguments raises nothing: it returns a status, so that the temporary tensors that stand
+// for numbers are always released. Only call_op raises, with nothing in hand. The boxes of the
+// results are made before the op runs.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +17,7 @@ typedef struct bound {
   const dlua_signature *sig;
   int nparams, nvisible; // results whose name starts with _ are for backward alone
   bool inplace;
-  bool unary; // a metamethod of one operand, which Lua passes twice
+  bool unary;   // a metamethod of one operand, which Lua passes twice
   bool numbers; // Lua numbers may stand for tensors
   char name[32];
 } bound;
@@ -23,8 +25,8 @@ typedef struct bound {
 typedef struct call {
   lua_State *L;
   const bound *b;
-  int nargs, options;  // arguments by position; index of the options table or 0
-  uint32_t given;      // bit per position of the signature
+  int nargs, options; // arguments by position; index of the options table or 0
+  uint32_t given;     // bit per position of the signature
   bool requires_grad;
   int nmade;
   dlua_tensor *made[DLUA_MAX_IN]; // stand for numbers and tables, released after the run
@@ -39,7 +41,9 @@ static dlua_status wrong_type(const call *c, const char *param, const char *want
   return WRONG("%s: %s must be %s, got %s", c->b->name, param, wanted, dlua_bind_type(c->L, index));
 }
 
-static bool takes_number(const call *c, const dlua_param *p) { return p->kind == 'T' && c->b->numbers; }
+static bool takes_number(const call *c, const dlua_param *p) {
+  return p->kind == 'T' && c->b->numbers;
+}
 
 static dlua_status hold(call *c, int k, dlua_tensor *x) {
   c->a.in[k] = c->made[c->nmade++] = x;
@@ -161,7 +165,9 @@ static dlua_status unknown_word(const call *c, const dlua_param *p, const char *
     snprintf(known + at, sizeof known - at, "%s%s", k ? ", " : "", words[k]);
   }
   const char *near = dlua_nearest(word, p->nwords, words);
-  if (near) return WRONG("%s: %s '%s' is unknown (did you mean %s? known: %s)", c->b->name, p->name, word, near, known);
+  if (near)
+    return WRONG("%s: %s '%s' is unknown (did you mean %s? known: %s)", c->b->name, p->name, word,
+                 near, known);
   return WRONG("%s: %s '%s' is unknown (known: %s)", c->b->name, p->name, word, known);
 }
 
@@ -221,14 +227,17 @@ static dlua_status read_param(call *c, int position, int index) {
   return k >= 0 ? read_tensor(c, k, index) : read_number(c, -1 - k, index);
 }
 
-static bool is_sizes(const dlua_param *p) { return (p->kind == 's' || p->kind == 'D') && !p->exactly; }
+static bool is_sizes(const dlua_param *p) {
+  return (p->kind == 's' || p->kind == 'D') && !p->exactly;
+}
 
 // zeros(2, 3), x:permute(2, 1): the last parameter takes all numbers that are left.
 static dlua_status read_rest(call *c, const dlua_param *p, int position, int index) {
   dlua_value *v = &c->a.num[-1 - c->b->sig->order[position]];
   int count = c->nargs - index + 1;
   if (count > DLUA_MAX_DIMS) {
-    return WRONG("%s: a tensor has at most %d dimensions, got %d", c->b->name, DLUA_MAX_DIMS, count);
+    return WRONG("%s: a tensor has at most %d dimensions, got %d", c->b->name, DLUA_MAX_DIMS,
+                 count);
   }
   c->given |= 1u << position;
   v->set = true, v->n = count;
@@ -241,7 +250,8 @@ static dlua_status read_positional(call *c) {
   int last = c->b->nparams - 1;
   for (int position = 0; position < c->nargs; position++) {
     if (position > last) {
-      return WRONG("%s: takes at most %d argument%s, got %d", c->b->name, last + 1, last == 0 ? "" : "s", c->nargs);
+      return WRONG("%s: takes at most %d argument%s, got %d", c->b->name, last + 1,
+                   last == 0 ? "" : "s", c->nargs);
     }
     if (lua_type(c->L, position + 1) == LUA_TNIL) continue;
     const dlua_param *p = param_at(sig, position);
@@ -370,13 +380,14 @@ static int call_op(lua_State *L) {
   return count;
 }
 
-// ---------------------------------------------------------------- what a script may ask about an op
+// ---------------------------------------------------------------- what a script may ask about an
+// op
 
 static void push_param(lua_State *L, const dlua_param *p) {
   lua_newtable(L);
   lua_pushstring(L, p->name), lua_setfield(L, -2, "name");
   lua_pushfstring(L, "%c", p->kind), lua_setfield(L, -2, "kind");
-  lua_pushboolean(L, p->optional || p->has_default), lua_setfield(L, -2, "optional");
+  lua_pushboolean(L, p->optional || p->preset.set), lua_setfield(L, -2, "optional");
   lua_pushboolean(L, p->list), lua_setfield(L, -2, "list");
   if (p->exactly) lua_pushinteger(L, p->exactly), lua_setfield(L, -2, "exactly");
   if (p->bounded) {
@@ -393,9 +404,10 @@ static void push_flags(lua_State *L, const dlua_op *op) {
   static const struct {
     unsigned flag;
     const char *name;
-  } flags[] = {{DLUA_VIEW, "view"},     {DLUA_INPLACE, "inplace"}, {DLUA_ELEMENTWISE, "elementwise"},
-               {DLUA_LAYOUTS, "layouts"}, {DLUA_CREATE, "create"}, {DLUA_HALF, "half"},
-               {DLUA_NO_GRAD, "no_grad"}, {DLUA_HIDDEN, "hidden"}, {DLUA_RANDOM, "random"}};
+  } flags[] = {
+      {DLUA_VIEW, "view"},       {DLUA_INPLACE, "inplace"}, {DLUA_ELEMENTWISE, "elementwise"},
+      {DLUA_LAYOUTS, "layouts"}, {DLUA_CREATE, "create"},   {DLUA_HALF, "half"},
+      {DLUA_NO_GRAD, "no_grad"}, {DLUA_HIDDEN, "hidden"},   {DLUA_RANDOM, "random"}};
   for (size_t k = 0; k < sizeof flags / sizeof *flags; k++) {
     lua_pushboolean(L, (op->flags & flags[k].flag) != 0);
     lua_setfield(L, -2, flags[k].name);
@@ -422,7 +434,8 @@ static void push_description(lua_State *L, const dlua_op *op) {
   }
   lua_setfield(L, -2, "params");
   lua_newtable(L);
-  for (int k = 0; k < sig->nresult; k++) lua_pushstring(L, sig->result[k]), lua_rawseti(L, -2, k + 1);
+  for (int k = 0; k < sig->nresult; k++)
+    lua_pushstring(L, sig->result[k]), lua_rawseti(L, -2, k + 1);
   lua_setfield(L, -2, "results");
 }
 
@@ -454,14 +467,17 @@ static bound *push_op(lua_State *L, const dlua_op *op, const char *name) {
   const dlua_signature *sig = dlua_op_signature(op);
   if (!sig) luaL_error(L, "%s", dlua_message());
   bound *b = lua_newuserdatauv(L, sizeof *b, 0);
-  *b = (bound){.op = op, .sig = sig, .nparams = sig->ntensor + sig->nnum, .nvisible = visible_results(sig)};
-  b->numbers = op->dtype == DLUA_PROMOTE || op->dtype == DLUA_PROMOTE_FLOAT || op->dtype == DLUA_COMPARE;
+  *b = (bound){
+      .op = op, .sig = sig, .nparams = sig->ntensor + sig->nnum, .nvisible = visible_results(sig)};
+  b->numbers =
+      op->dtype == DLUA_PROMOTE || op->dtype == DLUA_PROMOTE_FLOAT || op->dtype == DLUA_COMPARE;
   snprintf(b->name, sizeof b->name, "%s", name);
   lua_pushcclosure(L, call_op, 1);
   return b;
 }
 
-// Sets core[name], and methods[name] when the first parameter is a tensor. Stack: core, methods, ops.
+// Sets core[name], and methods[name] when the first parameter is a tensor. Stack: core, methods,
+// ops.
 static void add_op(lua_State *L, const dlua_op *op, const char *name, bool inplace) {
   push_op(L, op, name)->inplace = inplace;
   const dlua_signature *sig = dlua_op_signature(op);

@@ -1,5 +1,5 @@
-// options.c - reading the last table of a call by hand, for the functions that are no ops. The words of the errors
-// are those of op.c.
+// options.c - reading the last table of a call by hand, for the functions that are no ops. The
+// words of the errors are those of op.c.
 #include <string.h>
 
 #include "../runtime/words.h"
@@ -23,7 +23,8 @@ static bool is_among(const char *word, const char *const *names) {
   return *names != NULL;
 }
 
-static void unknown_option(lua_State *L, const char *who, const char *key, const char *const *names) {
+static void unknown_option(lua_State *L, const char *who, const char *key,
+                           const char *const *names) {
   int count = 0;
   while (names[count]) count++;
   const char *near = dlua_nearest(key, count, names);
@@ -37,7 +38,8 @@ void dlua_bind_check_options(lua_State *L, int index, const char *who, const cha
     dlua_bind_raise(L, "%s: options must be a table, got %s", who, dlua_bind_type(L, index));
   }
   for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
-    if (lua_type(L, -2) != LUA_TSTRING) dlua_bind_raise(L, "%s: options have names, such as %s = …", who, names[0]);
+    if (lua_type(L, -2) != LUA_TSTRING)
+      dlua_bind_raise(L, "%s: options have names, such as %s = …", who, names[0]);
     if (!is_among(lua_tostring(L, -2), names)) unknown_option(L, who, lua_tostring(L, -2), names);
   }
 }
@@ -59,7 +61,8 @@ bool dlua_bind_flag(lua_State *L, int index, const char *who, const char *key, b
 static const char *push_word(lua_State *L, int index, const char *who, const char *key) {
   int type = lua_getfield(L, index, key);
   if (type == LUA_TNIL) return NULL;
-  if (type != LUA_TSTRING) dlua_bind_raise(L, "%s: %s must be a string, got %s", who, key, dlua_bind_type(L, -1));
+  if (type != LUA_TSTRING)
+    dlua_bind_raise(L, "%s: %s must be a string, got %s", who, key, dlua_bind_type(L, -1));
   return lua_tostring(L, -1);
 }
 
@@ -76,13 +79,15 @@ void dlua_bind_tensor_options(lua_State *L, int index, const char *who, dlua_dty
 
 dlua_status dlua_bind_require(dlua_tensor *x, const char *who, bool on) {
   if (on && !dlua_is_float((dlua_dtype)x->dtype)) {
-    return dlua_fail(DLUA_BAD_ARGUMENT, "%s: only float tensors can require a gradient, not %s (x %s)", who,
+    return dlua_fail(DLUA_BAD_ARGUMENT,
+                     "%s: only float tensors can require a gradient, not %s (x %s)", who,
                      dlua_dtype_name((dlua_dtype)x->dtype), dlua_shape_text(x));
   }
   if (!on && x->node) {
-    return dlua_fail(DLUA_BAD_STATE,
-                     "%s: x was made by a recorded call; x:detach() gives it without history (x %s)", who,
-                     dlua_shape_text(x));
+    return dlua_fail(
+        DLUA_BAD_STATE,
+        "%s: x was made by a recorded call; x:detach() gives it without history (x %s)", who,
+        dlua_shape_text(x));
   }
   x->requires_grad = on;
   return DLUA_OK;

@@ -1,5 +1,5 @@
-// print.c - tensors as text: a line with dtype and shape, then rows in aligned columns. Long dimensions show their
-// first and last entries; a device's tensor is copied to the host for it.
+// print.c - tensors as text: a line with dtype and shape, then rows in aligned columns. Long
+// dimensions show their first and last entries; a device's tensor is copied to the host for it.
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,8 +19,10 @@ typedef struct printer {
 // ---------------------------------------------------------------- cells
 
 static void write_float(char *cell, double value) {
-  if (value == floor(value) && fabs(value) < 1e7) snprintf(cell, CELL, "%.0f", value);
-  else snprintf(cell, CELL, "%.5g", value);
+  if (value == floor(value) && fabs(value) < 1e7)
+    snprintf(cell, CELL, "%.0f", value);
+  else
+    snprintf(cell, CELL, "%.5g", value);
 }
 
 static void write_cell(const dlua_tensor *x, int64_t k, char *cell) {
@@ -35,7 +37,8 @@ static void write_cell(const dlua_tensor *x, int64_t k, char *cell) {
   }
 }
 
-// The entries of a dimension that are shown: all of them, or EDGE from each end with a gap (-1) between.
+// The entries of a dimension that are shown: all of them, or EDGE from each end with a gap (-1)
+// between.
 static int shown(const printer *p, int64_t size) {
   return p->elide && size > 2 * EDGE ? 2 * EDGE + 1 : (int)size;
 }
@@ -66,8 +69,10 @@ static void write_row(printer *p, int64_t first) {
   for (int k = 0; k < shown(p, length) && k < MOST_COLUMNS; k++) {
     int64_t at = entry(p, length, k);
     if (at >= 0) write_cell(p->x, first + at, cell);
-    if (at < 0) snprintf(text, sizeof text, "%s…", k ? "  " : " ");
-    else snprintf(text, sizeof text, "%s%*s", k ? "  " : " ", p->width[k], cell);
+    if (at < 0)
+      snprintf(text, sizeof text, "%s…", k ? "  " : " ");
+    else
+      snprintf(text, sizeof text, "%s%*s", k ? "  " : " ", p->width[k], cell);
     luaL_addstring(p->b, text);
   }
 }
@@ -122,8 +127,10 @@ int dlua_bind_tostring(lua_State *L) {
   write_head(&b, x);
   if (dlua_numel(x) > 0) {
     visit(p, 0, 0, false);
-    if (x->ndim <= 1) luaL_addchar(&b, ' '), write_row(p, 0);
-    else visit(p, 0, 0, true);
+    if (x->ndim <= 1)
+      luaL_addchar(&b, ' '), write_row(p, 0);
+    else
+      visit(p, 0, 0, true);
   }
   luaL_pushresult(&b);
   return 1;

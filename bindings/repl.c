@@ -1,5 +1,5 @@
-// repl.c - the terminal as the prompt needs it: lines with editing, history and completion through libedit, and calls
-// that Ctrl-C stops. What the prompt does with them is lua/dlua/prompt.lua.
+// repl.c - the terminal as the prompt needs it: lines with editing, history and completion through
+// libedit, and calls that Ctrl-C stops. What the prompt does with them is lua/dlua/prompt.lua.
 #include <editline/readline.h>
 #include <errno.h>
 #include <signal.h>
@@ -23,7 +23,8 @@ static char *next_completion(const char *text, int state) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &completer_key);
   lua_pushstring(L, text);
   lua_pushinteger(L, state + 1);
-  if (lua_pcall(L, 2, 1, 0) == LUA_OK && lua_type(L, -1) == LUA_TSTRING) copy = strdup(lua_tostring(L, -1));
+  if (lua_pcall(L, 2, 1, 0) == LUA_OK && lua_type(L, -1) == LUA_TSTRING)
+    copy = strdup(lua_tostring(L, -1));
   lua_pop(L, 1);
   return copy;
 }
@@ -105,8 +106,12 @@ static int call(lua_State *L) {
 
 int luaopen_dlua_terminal(lua_State *L) {
   static const luaL_Reg functions[] = {
-      {"read", read_line},         {"remember", remember},         {"load_history", load_history},
-      {"save_history", save_history}, {"set_completer", set_completer}, {"call", call},
+      {"read", read_line},
+      {"remember", remember},
+      {"load_history", load_history},
+      {"save_history", save_history},
+      {"set_completer", set_completer},
+      {"call", call},
       {NULL, NULL},
   };
   rl_readline_name = "dlua";

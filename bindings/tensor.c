@@ -1,12 +1,11 @@
-// tensor.c - tensors from Lua tables and back, their fields and small methods. What computes is an op (op.c).
+// tensor.c - tensors from Lua tables and back, their fields and small methods. What computes is an
+// op (op.c).
 #include <math.h>
 #include <string.h>
 
 #include "value.h"
 
 // ---------------------------------------------------------------- tables to tensors
-
-enum { MOST_SHOWN = 64 };
 
 typedef struct reader {
   lua_State *L;
@@ -47,8 +46,8 @@ static dlua_status find_shape(reader *r, int index) {
 static dlua_status wrong_length(const reader *r, int depth, int64_t length) {
   const char *plural = length == 1 ? "" : "s";
   if (depth == 1) {
-    return WRONG("%s: row %lld has %lld element%s but row 1 has %lld", r->who, (long long)r->at[0] + 1,
-                 (long long)length, plural, (long long)r->size[1]);
+    return WRONG("%s: row %lld has %lld element%s but row 1 has %lld", r->who,
+                 (long long)r->at[0] + 1, (long long)length, plural, (long long)r->size[1]);
   }
   return WRONG("%s: the table at %s has %lld element%s but the first one has %lld", r->who,
                place(r, depth), (long long)length, plural, (long long)r->size[depth]);
@@ -56,8 +55,10 @@ static dlua_status wrong_length(const reader *r, int depth, int64_t length) {
 
 static dlua_status wrong_element(const reader *r, int index) {
   const char *type = dlua_bind_type(r->L, index);
-  if (r->ndim == 0) return WRONG("%s: expected a number, a boolean or a table of them, got %s", r->who, type);
-  if (lua_istable(r->L, index)) return WRONG("%s: element %s is a table but the first one is none", r->who, place(r, r->ndim));
+  if (r->ndim == 0)
+    return WRONG("%s: expected a number, a boolean or a table of them, got %s", r->who, type);
+  if (lua_istable(r->L, index))
+    return WRONG("%s: element %s is a table but the first one is none", r->who, place(r, r->ndim));
   return WRONG("%s: element %s must be a number, got %s", r->who, place(r, r->ndim), type);
 }
 
@@ -122,9 +123,11 @@ static dlua_dtype staging(dlua_dtype dtype) {
   return dtype == DLUA_BF16 || dtype == DLUA_F16 ? DLUA_F32 : dtype;
 }
 
-dlua_status dlua_bind_read(lua_State *L, int index, const char *who, dlua_dtype dtype, dlua_tensor **result) {
+dlua_status dlua_bind_read(lua_State *L, int index, const char *who, dlua_dtype dtype,
+                           dlua_tensor **result) {
   reader r = {.L = L, .who = who};
-  if (!lua_checkstack(L, 2 * DLUA_MAX_DIMS + 4)) return dlua_fail(DLUA_NO_MEMORY, "%s: no stack", who);
+  if (!lua_checkstack(L, 2 * DLUA_MAX_DIMS + 4))
+    return dlua_fail(DLUA_NO_MEMORY, "%s: no stack", who);
   index = lua_absindex(L, index);
   if (dtype == DLUA_DTYPES) dtype = is_boolean(L, index) ? DLUA_BOOL : DLUA_F32;
   DLUA_TRY(find_shape(&r, index));
@@ -149,7 +152,8 @@ static int tensor(lua_State *L) {
   dlua_tensor **slot = dlua_bind_box(L), **moved = dlua_bind_box(L);
   dlua_tensor *x = dlua_bind_test_tensor(L, 1);
   if (x) {
-    return dlua_bind_raise(L, "tensor: x is a tensor already; use x:clone() or x:to(…) (x %s)", dlua_shape_text(x));
+    return dlua_bind_raise(L, "tensor: x is a tensor already; use x:clone() or x:to(…) (x %s)",
+                           dlua_shape_text(x));
   }
   dlua_status status = dlua_bind_read(L, 1, "tensor", dtype, slot);
   if (dlua_bind_retry(L, status)) status = dlua_bind_read(L, 1, "tensor", dtype, slot);
@@ -163,7 +167,8 @@ static int tensor(lua_State *L) {
 
 dlua_status dlua_bind_host(const dlua_tensor *x, dlua_tensor **result) {
   dlua_tensor *near = NULL, *cast = NULL;
-  dlua_dtype dtype = x->dtype == DLUA_BF16 || x->dtype == DLUA_F16 ? DLUA_F32 : (dlua_dtype)x->dtype;
+  dlua_dtype dtype =
+      x->dtype == DLUA_BF16 || x->dtype == DLUA_F16 ? DLUA_F32 : (dlua_dtype)x->dtype;
   DLUA_TRY(dlua_to_device(x, dlua_cpu(), &near));
   dlua_status status = dlua_cast(near, dtype, &cast);
   dlua_tensor_release(near);
@@ -211,9 +216,12 @@ static int item(lua_State *L) {
   int64_t i;
   double f;
   dlua_bind_check(L, dlua_item(x, &is_int, &i, &f));
-  if (x->dtype == DLUA_BOOL) lua_pushboolean(L, i != 0 || (!is_int && f != 0));
-  else if (is_int) lua_pushinteger(L, i);
-  else lua_pushnumber(L, f);
+  if (x->dtype == DLUA_BOOL)
+    lua_pushboolean(L, i != 0 || (!is_int && f != 0));
+  else if (is_int)
+    lua_pushinteger(L, i);
+  else
+    lua_pushnumber(L, f);
   return 1;
 }
 
@@ -266,7 +274,8 @@ static int is_tensor(lua_State *L) {
 
 static int length(lua_State *L) {
   dlua_tensor *x = dlua_bind_tensor(L, 1, "#: x");
-  if (x->ndim == 0) return dlua_bind_raise(L, "#: x has no dimensions (x {}); x:item() gives its number");
+  if (x->ndim == 0)
+    return dlua_bind_raise(L, "#: x has no dimensions (x {}); x:item() gives its number");
   lua_pushinteger(L, x->size[0]);
   return 1;
 }
@@ -297,16 +306,18 @@ static int get_is_leaf(lua_State *L, dlua_tensor *x) {
   return 1;
 }
 static int get_grad(lua_State *L, dlua_tensor *x) {
-  if (!x->grad) lua_pushnil(L);
-  else *dlua_bind_box(L) = dlua_tensor_retain(x->grad);
+  if (!x->grad)
+    lua_pushnil(L);
+  else
+    *dlua_bind_box(L) = dlua_tensor_retain(x->grad);
   return 1;
 }
 
 static const struct {
   const char *name;
   getter *get;
-} fields[] = {{"dtype", get_dtype}, {"device", get_device}, {"ndim", get_ndim},
-              {"shape", get_shape}, {"grad", get_grad},     {"requires_grad", get_requires_grad},
+} fields[] = {{"dtype", get_dtype},    {"device", get_device}, {"ndim", get_ndim},
+              {"shape", get_shape},    {"grad", get_grad},     {"requires_grad", get_requires_grad},
               {"is_leaf", get_is_leaf}};
 
 // Each field is a closure in .fields of the core, called by __index with the tensor.
@@ -325,7 +336,8 @@ static void add_fields(lua_State *L) {
   lua_setfield(L, -2, "fields");
 }
 
-// ---------------------------------------------------------------- comparisons that Lua would make booleans of
+// ---------------------------------------------------------------- comparisons that Lua would make
+// booleans of
 
 static int refuse_order(lua_State *L) {
   return dlua_bind_raise(L, "%s", lua_tostring(L, lua_upvalueindex(1)));
@@ -341,8 +353,9 @@ static void add_refusal(lua_State *L, const char *event, const char *text) {
 
 void dlua_bind_tensors(lua_State *L) {
   static const luaL_Reg methods[] = {
-      {"size", size},   {"stride", stride}, {"numel", numel}, {"item", item}, {"totable", totable},
-      {"is_contiguous", is_contiguous},     {NULL, NULL},
+      {"size", size}, {"stride", stride},   {"numel", numel},
+      {"item", item}, {"totable", totable}, {"is_contiguous", is_contiguous},
+      {NULL, NULL},
   };
   add_fields(L);
   lua_pushcfunction(L, tensor), lua_setfield(L, -2, "tensor");
@@ -353,8 +366,10 @@ void dlua_bind_tensors(lua_State *L) {
   luaL_getmetatable(L, DLUA_TENSOR);
   lua_pushcfunction(L, length), lua_setfield(L, -2, "__len");
   lua_pushcfunction(L, dlua_bind_tostring), lua_setfield(L, -2, "__tostring");
-  add_refusal(L, "__lt", "lt: < compares tensors as a whole; use x:lt(y) or x:gt(y) for each element");
-  add_refusal(L, "__le", "le: <= compares tensors as a whole; use x:le(y) or x:ge(y) for each element");
+  add_refusal(L, "__lt",
+              "lt: < compares tensors as a whole; use x:lt(y) or x:gt(y) for each element");
+  add_refusal(L, "__le",
+              "le: <= compares tensors as a whole; use x:le(y) or x:ge(y) for each element");
   lua_pop(L, 1);
   dlua_bind_moves(L);
   dlua_bind_index(L);

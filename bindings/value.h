@@ -1,5 +1,5 @@
-// value.h - what the binding files share among themselves: the running state, tensors from and to Lua values,
-// options tables. bind.h is what the rest of the bindings sees.
+// value.h - what the binding files share among themselves: the running state, tensors from and to
+// Lua values, options tables. bind.h is what the rest of the bindings sees.
 #ifndef DLUA_VALUE_H
 #define DLUA_VALUE_H
 
@@ -7,8 +7,8 @@
 
 // ---------------------------------------------------------------- boxes (box.c)
 
-// To be called at the start of every function that computes: notes the state for script lines, runs what waits for
-// the Lua thread, honours Ctrl-C, and collects when that is due.
+// To be called at the start of every function that computes: notes the state for script lines, runs
+// what waits for the Lua thread, honours Ctrl-C, and collects when that is due.
 void dlua_bind_enter(lua_State *L);
 // The state that called dlua_bind_enter last.
 lua_State *dlua_bind_running(void);
@@ -26,7 +26,8 @@ void dlua_bind_boxes(lua_State *L);
 void dlua_bind_errors(lua_State *L);
 // Raises text with the layer path and the script line, as dlua_bind_check does.
 int dlua_bind_raise_text(lua_State *L, const char *text);
-// Raises the Lua error that a function with a gradient of its own left behind, if there is one. (grad.c)
+// Raises the Lua error that a function with a gradient of its own left behind, if there is one.
+// (grad.c)
 bool dlua_bind_raise_pending(lua_State *L);
 // The nearest string of an array of names at index, or NULL; borrowed from the array.
 const char *dlua_bind_nearest(lua_State *L, int index, const char *word);
@@ -35,14 +36,15 @@ void dlua_bind_where(lua_State *L, char *text, size_t size);
 
 // ---------------------------------------------------------------- Lua values as tensors (tensor.c)
 
-// Reads a number, a boolean or a nested table at index into a new tensor on the CPU: dtype, or with *dtype ==
-// DLUA_DTYPES the one that fits (bool for booleans, f32 otherwise). Raises nothing; who begins the messages. Caller
-// owns the result.
+// Reads a number, a boolean or a nested table at index into a new tensor on the CPU: dtype, or with
+// *dtype == DLUA_DTYPES the one that fits (bool for booleans, f32 otherwise). Raises nothing; who
+// begins the messages. Caller owns the result.
 dlua_status dlua_bind_read(lua_State *L, int index, const char *who, dlua_dtype dtype,
                            dlua_tensor **result);
 // Pushes element k (counted as in a contiguous tensor) of a contiguous host tensor as a Lua value.
 void dlua_bind_push_element(lua_State *L, const dlua_tensor *host, int64_t k);
-// x on the CPU, contiguous, detached, with a dtype that dlua_bind_push_element takes. Caller owns the result.
+// x on the CPU, contiguous, detached, with a dtype that dlua_bind_push_element takes. Caller owns
+// the result.
 dlua_status dlua_bind_host(const dlua_tensor *x, dlua_tensor **result);
 // What type() says, but "tensor" for tensors.
 const char *dlua_bind_type(lua_State *L, int index);
@@ -51,8 +53,8 @@ const char *dlua_bind_type(lua_State *L, int index);
 
 // Is the value a table with string keys alone, and at least one?
 bool dlua_bind_is_options(lua_State *L, int index);
-// Raises when the options table at index has a key that is not among names (NULL-terminated); anything but nil or a
-// table raises too.
+// Raises when the options table at index has a key that is not among names (NULL-terminated);
+// anything but nil or a table raises too.
 void dlua_bind_check_options(lua_State *L, int index, const char *who, const char *const *names);
 // Reads dtype, device and requires_grad from a checked table; what is missing stays as it is.
 void dlua_bind_tensor_options(lua_State *L, int index, const char *who, dlua_dtype *dtype,
@@ -64,7 +66,8 @@ dlua_status dlua_bind_require(dlua_tensor *x, const char *who, bool on);
 
 // ---------------------------------------------------------------- parts of one file each
 
-void dlua_bind_index(lua_State *L);     // index.c: fields __index and __newindex of the metatable on top
+void dlua_bind_index(
+    lua_State *L); // index.c: fields __index and __newindex of the metatable on top
 void dlua_bind_moves(lua_State *L);     // move.c: to, detach, requires_grad_
 void dlua_bind_functions(lua_State *L); // function.c: Function
 void dlua_bind_drain(lua_State *L);     // function.c: drops references of freed nodes

@@ -31,23 +31,34 @@ enum { CIFAR_PIXELS = 3 * 32 * 32, CIFAR_RECORD = CIFAR_PIXELS + 1 };
 static const char *const cifar_classes[] = {"airplane", "automobile", "bird",  "cat",  "deer",
                                             "dog",      "frog",       "horse", "ship", "truck"};
 
+static dlua_status check_records(const char *path, const uint8_t *data, size_t size) {
+  for (size_t at = 0; at < size; at += CIFAR_RECORD) {
+    if (data[at] <= 9) continue;
+    return dlua_fail(DLUA_BAD_FILE, "%s: label %d at byte %zu is outside 0..9", path, data[at], at);
+  }
+  return DLUA_OK;
+}
+
+static dlua_status read_records(const dlua_reader *r, dlua_bytes *block) {
+  size_t size = (size_t)r->size;
+  if (size == 0 || size > file_limit || size % CIFAR_RECORD != 0) {
+    return dlua_fail(DLUA_BAD_FILE,
+                     "%s: %zu bytes are not whole records of %d (the last one starts at byte %zu)",
+                     r->path, size, CIFAR_RECORD, size - size % CIFAR_RECORD);
+  }
+  DLUA_TRY(dlua_bytes_reserve(block, block->size + size));
+  DLUA_TRY(dlua_reader_at(r, 0, block->data + block->size, size));
+  DLUA_TRY(check_records(r->path, block->data + block->size, size));
+  block->size += size;
+  return DLUA_OK;
+}
+
 // Appends a file of whole records to block.
 static dlua_status add_records(const char *path, dlua_bytes *block) {
-  dlua_bytes file = {0};
-  dlua_status status = dlua_file_read(path, file_limit, &file);
-  if (status == DLUA_OK && (file.size == 0 || file.size % CIFAR_RECORD != 0)) {
-    status =
-        dlua_fail(DLUA_BAD_FILE,
-                  "%s: %zu bytes are not whole records of %d (the last one starts at byte %zu)",
-                  path, file.size, CIFAR_RECORD, file.size - file.size % CIFAR_RECORD);
-  }
-  for (size_t at = 0; status == DLUA_OK && at < file.size; at += CIFAR_RECORD) {
-    if (file.data[at] <= 9) continue;
-    status = dlua_fail(DLUA_BAD_FILE, "%s: label %d at byte %zu is outside 0..9", path,
-                       file.data[at], at);
-  }
-  if (status == DLUA_OK) status = dlua_bytes_add(block, file.data, file.size);
-  dlua_bytes_free(&file);
+  dlua_reader r;
+  DLUA_TRY(dlua_reader_open(&r, path));
+  dlua_status status = read_records(&r, block);
+  dlua_reader_close(&r);
   return status;
 }
 

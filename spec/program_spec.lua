@@ -15,20 +15,22 @@ end
 local function program(arguments) return run(dlua .. " " .. arguments) end
 
 local function with_script(text, fn)
-  local name = os.tmpname()
+  local reserved = os.tmpname()
+  local name = reserved .. ".lua"
   local file = assert(io.open(name, "w"))
   file:write(text)
   file:close()
   local ok, problem = pcall(fn, name)
   os.remove(name)
+  os.remove(reserved)
   if not ok then error(problem, 0) end
 end
 
 describe("the program", function()
   it("runs a script with its arguments", function()
-    with_script("#!/usr/bin/env dlua\nprint(arg[0] ~= nil, #arg, ..., arg[2])", function(name)
+    with_script("#!/usr/bin/env dlua\nprint(arg[0] ~= nil, #arg, arg[2], ...)", function(name)
       local output, code = program(name .. " one two")
-      assert.equal("true\t2\tone\ttwo\ttwo\n", (output:gsub("one\ttwo\ttwo", "one\ttwo\ttwo")))
+      assert.equal("true\t2\ttwo\tone\ttwo\n", output)
       assert.equal(0, code)
     end)
   end)
@@ -53,7 +55,7 @@ describe("the program", function()
     with_script('local dlua = require "dlua"\nlocal x = dlua.ones(2)\nprint(x + dlua.ones(3))', function(name)
       local output, code = program(name)
       assert.equal(1, code)
-      assert.equal("dlua: add: shapes {2} and {3} do not broadcast (x {2}, y {3})  " .. name .. ":3\n", output)
+      assert.equal("dlua: add: shapes {2} and {3} do not broadcast  " .. name .. ":3\n", output)
       assert.matches("stack traceback", (run("DLUA_TRACEBACK=1 " .. dlua .. " " .. name)))
     end)
     local output, code = program "no_such_script.lua"
@@ -91,13 +93,13 @@ describe("dlua test", function()
         assert.finite(dlua.ones(2))
         assert.gradcheck(function(x) return x:square():sum() end, dlua.ones({2}, {dtype = "f64"}))
       end)]], function(name)
-      local _, code = program("test -o plainTerminal --pattern . " .. name)
+      local _, code = program("test -o plainTerminal " .. name)
       assert.equal(0, code)
     end)
     with_script([[
       local dlua = require "dlua"
       it("fails", function() assert.close({1, 3}, dlua.tensor {1, 2}) end)]], function(name)
-      local output, code = program("test -o plainTerminal --pattern . " .. name)
+      local output, code = program("test -o plainTerminal " .. name)
       assert.equal(1, code)
       assert.matches("most at element 2: expected 3, got 2", output, 1, true)
     end)

@@ -2,6 +2,7 @@
 -- then what kind of value the name stands for.
 local dlua = require "dlua"
 local core = require "dlua.core"
+local manual = require "dlua.manual"
 
 local function default_text(param) return param.optional and param.name .. "?" or param.name end
 
@@ -23,7 +24,8 @@ end
 -- The help text of a name as one writes it: "sum", "x:sum", "dlua.sum", "nn.Conv2d"; nil when there is none.
 --   print(require "dlua.describe" "sum")
 return function(name)
-  local registered = dlua.help and dlua.help(name)
-  if registered then return registered end
-  return op_text(name:match "([%w_]+)$" or name)
+  local bare, last = name:gsub("^dlua%.", ""), name:match "([%w_]+)$"
+  if not last then return nil end
+  local plain = not bare:find "%."
+  return plain and (op_text(last) or manual[last]) or manual[bare] or dlua.help(bare)
 end

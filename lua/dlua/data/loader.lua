@@ -2,7 +2,7 @@
 --
 --   local batches = data.DataLoader(set, {batch_size = 128, shuffle = true, transform = T.ToFloat(), num_workers = 2})
 --   for x, y in batches:iter() do … end                     -- the next epoch begins at every iter()
---   print(#batches, batches:stats().wait)                   -- share of the time spent waiting
+--   print(#batches, batches.stats().wait)                   -- share of the time spent waiting
 --
 -- Worker threads read, transform and fill batches in C. What Lua must do itself runs on the main thread: Lambda and
 -- whatever follows it, collate, and data sets written in Lua. The order of an epoch and the draws of its transforms
@@ -76,12 +76,22 @@ local function native_loader(self, given)
   }, handles)
 end
 
+-- Figures of the running or last epoch.
+local function figures(self)
+  if self.native then return io.stats(self.native) end
+  local elapsed = self.began and core.time() - self.began or 0
+  return {wait = elapsed > 0 and self.waited / elapsed or 0, waited = self.waited or 0, elapsed = elapsed,
+    batches = self.made or 0}
+end
+
 function DataLoader:init(...)
   local given = signature:read(...)
   self.set, self.batch_size, self.collate = given.set, given.batch_size, given.collate
   self.shuffle, self.drop_last, self.num_workers = given.shuffle, given.drop_last, given.num_workers
   self.device = given.device and tostring(given.device)
   self.key = io.random_key()
+  -- loader.stats(): wait (share of the epoch's time spent waiting for batches), waited and elapsed in seconds, batches.
+  self.stats = function() return figures(self) end
   self.epoch = 0
   self.steps = transforms.steps(given.transform)
   self.first_lua = first_lua_step(self.steps)
@@ -170,16 +180,6 @@ function DataLoader:iter()
     self.waited, self.made = self.waited + core.time() - before, number
     return to_device(self.device, table.unpack(batch, 1, batch.n))
   end
-end
-
--- Figures of the running or last epoch: wait (share of the time spent waiting for batches), waited and elapsed in
--- seconds, batches.
---   batches:stats().wait
-function DataLoader:stats()
-  if self.native then return io.stats(self.native) end
-  local elapsed = self.began and core.time() - self.began or 0
-  return {wait = elapsed > 0 and self.waited / elapsed or 0, waited = self.waited or 0, elapsed = elapsed,
-    batches = self.made or 0}
 end
 
 function DataLoader:__tostring()
