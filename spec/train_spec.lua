@@ -248,6 +248,15 @@ describe("fit", function()
     near(0.025, history.lr[2], 1e-12)
   end)
 
+  it("shows a schedule the result it follows", function()
+    local o = setup {epochs = 4, val = loader {{x, y}}}
+    o.optimizer.lr = 0
+    o.schedule = optim.ReduceLROnPlateau(o.optimizer, {patience = 1})
+    train.fit(o)
+    assert.equal(4, o.schedule.count)
+    near(o.schedule.best, train.evaluate(o.net, o.val, {loss = o.loss}).loss, 1e-6)
+  end)
+
   it("names the first layer that is not finite", function()
     local o = setup()
     nn.init.constant_(o.net[3].weight, math.huge)
