@@ -163,12 +163,12 @@ static void sync_folder(const char *path) {
 }
 
 dlua_status dlua_writer_commit(dlua_writer *w) {
-  dlua_status status = fsync(w->fd) == 0 ? DLUA_OK : write_error(w);
+  dlua_status status = w->quick || fsync(w->fd) == 0 ? DLUA_OK : write_error(w);
   if (close(w->fd) != 0 && status == DLUA_OK) status = write_error(w);
   w->fd = -1;
   if (status == DLUA_OK && rename(w->temporary, w->path) != 0) status = write_error(w);
   if (status == DLUA_OK) {
-    sync_folder(w->path);
+    if (!w->quick) sync_folder(w->path);
     free(w->temporary), w->temporary = NULL;
   }
   dlua_writer_cancel(w);
@@ -185,6 +185,7 @@ void dlua_writer_cancel(dlua_writer *w) {
 dlua_status dlua_file_write(const char *path, const void *data, size_t size) {
   dlua_writer w;
   DLUA_TRY(dlua_writer_open(&w, path));
+  w.quick = true;
   dlua_status status = dlua_writer_add(&w, data, size);
   if (status == DLUA_OK) return dlua_writer_commit(&w);
   dlua_writer_cancel(&w);

@@ -19,7 +19,8 @@ typedef struct dlua_fold_kernels {
   void (*softmax)(float *y, const float *x, int64_t n, float scale);
   void (*log_softmax)(float *y, const float *x, int64_t n);
   // The same for up to sixteen columns side by side, of count entries that are stride apart: their
-  // largest entries and the sums of exp(x - largest); y = scale * softmax(x). Arrays have 16 entries.
+  // largest entries and the sums of exp(x - largest); y = scale * softmax(x). Arrays have 16
+  // entries.
   void (*column_sums)(const float *x, int64_t count, int64_t stride, int64_t n, float *tops,
                       float *sums);
   void (*softmax_columns)(float *y, const float *x, int64_t count, int64_t stride, int64_t n,

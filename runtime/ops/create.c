@@ -166,9 +166,12 @@ static dlua_status eye_shape(dlua_args *a) {
 
 // Element k of a contiguous result of any dtype but the narrow floats.
 static void put_any(const dlua_tensor *out, int64_t k, double f, int64_t i) {
-  if (dlua_is_float(out->dtype)) dlua_put(out, k, f);
-  else if (out->dtype == DLUA_BOOL) dlua_put_int(out, k, i != 0);
-  else dlua_put_int(out, k, i);
+  if (dlua_is_float(out->dtype))
+    dlua_put(out, k, f);
+  else if (out->dtype == DLUA_BOOL)
+    dlua_put_int(out, k, i != 0);
+  else
+    dlua_put_int(out, k, i);
 }
 
 static dlua_status eye_cpu(const dlua_args *a) {
@@ -232,7 +235,8 @@ static dlua_status range_cpu(const dlua_args *a) {
 const dlua_op dlua_op_range = {
     .name = "range",
     .sig = "first:n, last:n, step:n=1 -> out",
-    .doc = "first, first + step, … up to last, both ends included; i64 when all three are integers.",
+    .doc =
+        "first, first + step, … up to last, both ends included; i64 when all three are integers.",
     .dtype = DLUA_ANY_DTYPE,
     .flags = DLUA_CREATE,
     .shape = range_shape,
@@ -248,7 +252,8 @@ static dlua_status linspace_shape(dlua_args *a) {
 // Counted from the nearer end, so that both ends are exact.
 static dlua_status linspace_cpu(const dlua_args *a) {
   int64_t n = a->out[0]->size[0];
-  double first = a->num[0].f, last = a->num[1].f, step = n > 1 ? (last - first) / (double)(n - 1) : 0;
+  double first = a->num[0].f, last = a->num[1].f,
+         step = n > 1 ? (last - first) / (double)(n - 1) : 0;
   for (int64_t k = 0; k < n; k++) {
     double f = k < (n + 1) / 2 ? first + step * (double)k : last - step * (double)(n - 1 - k);
     put_any(a->out[0], k, f, (int64_t)f);

@@ -29,8 +29,10 @@ static void min_ints(dlua_fold *s, const int64_t *x, int64_t n) {
 
 static void extreme_finish(dlua_fold *s, int64_t o) {
   const dlua_args *a = s->call;
-  if (dlua_is_float(a->out[0]->dtype)) dlua_put(a->out[0], o, s->f);
-  else dlua_put_int(a->out[0], o, s->i);
+  if (dlua_is_float(a->out[0]->dtype))
+    dlua_put(a->out[0], o, s->f);
+  else
+    dlua_put_int(a->out[0], o, s->i);
   if (a->nout > 1) dlua_put_int(a->out[1], o, s->at + 1);
 }
 
@@ -107,7 +109,8 @@ static void extreme_back(dlua_back *b) {
     at = dlua_call(s, &dlua_op_unsqueeze, dlua_t(at), dlua_i(b->num[0].i));
   }
   if (x == NULL || at == NULL || g == NULL) return;
-  if (x->ndim == 0) dlua_give(b, 0, g);
+  if (x->ndim == 0)
+    dlua_give(b, 0, g);
   else
     dlua_give(b, 0,
               dlua_call(s, &dlua_op_scatter, dlua_t(dlua_zeros_like(s, x)), dlua_t(at), dlua_t(g),
@@ -120,9 +123,7 @@ static dlua_status max_cpu(const dlua_args *a) {
   return dlua_fold_plain(a, &max_folder, dims_of(a));
 }
 
-static dlua_status max_vector(const dlua_args *a) {
-  return dlua_extreme_fast(a, dims_of(a), true);
-}
+static dlua_status max_vector(const dlua_args *a) { return dlua_extreme_fast(a, dims_of(a), true); }
 
 static dlua_status max_team(const dlua_args *a) {
   return dlua_fold_parallel(a, &max_folder, dims_of(a));
@@ -159,8 +160,9 @@ static dlua_status argmin_team(const dlua_args *a) {
 const dlua_op dlua_op_max = {
     .name = "max",
     .sig = "x:T, dim:d?, keepdim:b=false -> values, indices",
-    .doc = "The largest element of x; with a dimension the largest along it and their positions (the "
-           "first of equals).",
+    .doc =
+        "The largest element of x; with a dimension the largest along it and their positions (the "
+        "first of equals).",
     .dtype = DLUA_KEEP,
     .shape = extreme_shape,
     .cpu = max_cpu,

@@ -107,17 +107,35 @@ typedef struct rows {
   int64_t extent, count, bytes; // bytes of one position
 } rows;
 
+#define PICK_ROW(type) \
+  for (; k < end; k++) ((type *)y)[k] = ((const type *)x)[index[k * step] - 1]
+
+// Single elements of one row.
+static void pick_row(const rows *r, char *y, const char *x, int64_t k, int64_t end) {
+  const int64_t *index = dlua_i64(r->index);
+  int64_t step = r->index->ndim ? r->index->stride[0] : 0;
+  switch (r->bytes) {
+  case 1: PICK_ROW(uint8_t); break;
+  case 2: PICK_ROW(uint16_t); break;
+  case 4: PICK_ROW(uint32_t); break;
+  default: PICK_ROW(uint64_t); break;
+  }
+}
+
 static void copy_rows(void *context, int64_t from, int64_t to) {
   const rows *r = context;
-  int64_t outer = from / r->count, k = from % r->count;
-  char *y = r->y + from * r->bytes;
-  for (; from < to; from++, y += r->bytes) {
-    const char *x = r->x + (outer * r->extent + entry(r->index, k)) * r->bytes;
-    if (r->bytes <= 8)
-      put(y, x, r->bytes);
-    else
-      memcpy(y, x, (size_t)r->bytes);
-    if (++k == r->count) k = 0, outer++;
+  while (from < to) {
+    int64_t outer = from / r->count, k = from % r->count, end = k + (to - from);
+    const char *x = r->x + outer * r->extent * r->bytes;
+    char *y = r->y + outer * r->count * r->bytes;
+    if (end > r->count) end = r->count;
+    from += end - k;
+    if (r->bytes <= 8) {
+      pick_row(r, y, x, k, end);
+      continue;
+    }
+    for (; k < end; k++)
+      memcpy(y + k * r->bytes, x + entry(r->index, k) * r->bytes, (size_t)r->bytes);
   }
 }
 

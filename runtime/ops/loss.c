@@ -2,8 +2,8 @@
 //
 // Each is one formula of an element (in double) plus its gradient in ops; what is shared is the
 // reduction: fixed slices added in order, so a loss has the same bits for every number of threads.
-// Losses never broadcast x against target: a shape {n} against {n,1} is nearly always a mistake that
-// would train silently. Weights do broadcast to x.
+// Losses never broadcast x against target: a shape {n} against {n,1} is nearly always a mistake
+// that would train silently. Weights do broadcast to x.
 #include <math.h>
 
 #include "../fold.h"
@@ -62,8 +62,10 @@ static double divisor(int reduction, int ndim, const int64_t *size) {
 static dlua_status reduce_plain(loss *w, int reduction) {
   const dlua_tensor *x = w->call->in[0];
   int64_t n = dlua_numel(x);
-  if (reduction == DLUA_NONE) each_value(w, 0, n);
-  else dlua_put(w->call->out[0], 0, sum_values(w, 0, n) / divisor(reduction, x->ndim, x->size));
+  if (reduction == DLUA_NONE)
+    each_value(w, 0, n);
+  else
+    dlua_put(w->call->out[0], 0, sum_values(w, 0, n) / divisor(reduction, x->ndim, x->size));
   return DLUA_OK;
 }
 
@@ -282,8 +284,10 @@ static dlua_status smooth_l1_team(const dlua_args *a) {
 
 static void smooth_l1_back(dlua_back *b) {
   double beta = b->num[1].f;
-  if (beta == 0) l1_back(b);
-  else give_difference(b, clamp(b->s, dlua_scale(b->s, difference(b), 1 / beta), 1));
+  if (beta == 0)
+    l1_back(b);
+  else
+    give_difference(b, clamp(b->s, dlua_scale(b->s, difference(b), 1 / beta), 1));
 }
 
 const dlua_op dlua_op_smooth_l1_loss = {
@@ -333,8 +337,8 @@ static void bce_back(dlua_back *b) {
   dlua_tensor *x = dlua_saved(b, "x"), *rest = dlua_sub(s, dlua_num(s, 1), x);
   dlua_tensor *g = times_weight(b, each_gradient(b, (int)b->num[0].i));
   if (dlua_needs(b, 0)) {
-    dlua_tensor *spread = dlua_call(s, &dlua_op_clamp, dlua_t(dlua_mul(s, x, rest)), dlua_f(1e-12),
-                                    dlua_none());
+    dlua_tensor *spread =
+        dlua_call(s, &dlua_op_clamp, dlua_t(dlua_mul(s, x, rest)), dlua_f(1e-12), dlua_none());
     dlua_give(b, 0, dlua_mul(s, g, dlua_div(s, difference(b), spread)));
   }
   if (dlua_needs(b, 1))
@@ -344,8 +348,9 @@ static void bce_back(dlua_back *b) {
 const dlua_op dlua_op_bce_loss = {
     .name = "bce_loss",
     .sig = "x:T(0.05,0.95), target:T(0,1), weight:T?, reduction:e{mean|sum|none}=mean -> loss",
-    .doc = "Binary cross entropy -t log(x) - (1 - t) log(1 - x) of probabilities x; logarithms stop "
-           "at -100.",
+    .doc =
+        "Binary cross entropy -t log(x) - (1 - t) log(1 - x) of probabilities x; logarithms stop "
+        "at -100.",
     .dtype = DLUA_PROMOTE_FLOAT,
     .shape = weighted_shape,
     .cpu = bce_cpu,
@@ -382,8 +387,7 @@ static void logits_back(dlua_back *b) {
   dlua_tensor *more = pos ? dlua_sub(s, pos, one) : NULL;
   if (dlua_needs(b, 0)) {
     dlua_tensor *p = dlua_call(s, &dlua_op_sigmoid, dlua_t(x)), *slope = dlua_sub(s, p, t);
-    if (more)
-      slope = dlua_sub(s, slope, dlua_mul(s, dlua_mul(s, more, t), dlua_sub(s, one, p)));
+    if (more) slope = dlua_sub(s, slope, dlua_mul(s, dlua_mul(s, more, t), dlua_sub(s, one, p)));
     dlua_give(b, 0, dlua_mul(s, g, slope));
   }
   if (dlua_needs(b, 1)) {
@@ -399,8 +403,9 @@ static void logits_back(dlua_back *b) {
 const dlua_op dlua_op_bce_with_logits = {
     .name = "bce_with_logits",
     .sig = "x:T, target:T(0,1), weight:T?, pos_weight:T?, reduction:e{mean|sum|none}=mean -> loss",
-    .doc = "Binary cross entropy of sigmoid(x), computed without overflow; pos_weight multiplies the "
-           "part of target.",
+    .doc =
+        "Binary cross entropy of sigmoid(x), computed without overflow; pos_weight multiplies the "
+        "part of target.",
     .dtype = DLUA_PROMOTE_FLOAT,
     .shape = weighted_shape,
     .cpu = logits_cpu,

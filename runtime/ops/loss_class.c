@@ -1,11 +1,11 @@
-// loss_class.c - nll_loss and cross_entropy: x holds classes along dimension 2 ({n,k}, {n,k,…}) or is
-// one sample {k}.
+// loss_class.c - nll_loss and cross_entropy: x holds classes along dimension 2 ({n,k}, {n,k,…}) or
+// is one sample {k}.
 //
-// Both come down to weights q of the classes at every position p: the loss is sum_c q_c (lse - x_c),
-// for nll_loss -sum_c q_c x_c. For a label t, q is (1 - s) w_t at t plus s/k w_c everywhere (s: label
-// smoothing); for probabilities w_c ((1 - s) t_c + s/k). The gradient of cross_entropy is then
-// softmax(x) sum(q) - q: one pass, no logarithm. The mean over labels divides by the sum of w_t, over
-// probabilities by the number of positions, all as in PyTorch.
+// Both come down to weights q of the classes at every position p: the loss is sum_c q_c (lse -
+// x_c), for nll_loss -sum_c q_c x_c. For a label t, q is (1 - s) w_t at t plus s/k w_c everywhere
+// (s: label smoothing); for probabilities w_c ((1 - s) t_c + s/k). The gradient of cross_entropy is
+// then softmax(x) sum(q) - q: one pass, no logarithm. The mean over labels divides by the sum of
+// w_t, over probabilities by the number of positions, all as in PyTorch.
 #include <math.h>
 #include <string.h>
 
@@ -22,7 +22,7 @@ typedef struct classes {
   int64_t k, inner, positions, ignore;
   double smoothing, weight_sum, norm;
   bool probabilities, log_input; // log_input: x holds log-probabilities (nll_loss)
-  bool vectors;                  // rows of f32 that lie contiguous
+  bool vectors, columns;         // f32 rows that lie contiguous; rows that lie side by side
   int reduction;
   double *losses; // of every position
 } classes;
@@ -57,6 +57,7 @@ static void measure(classes *w) {
   w->positions = (dim ? x->size[0] : 1) * w->inner;
   w->probabilities = !w->log_input && dlua_is_float(w->target->dtype);
   w->vectors = w->inner == 1 && x->dtype == DLUA_F32;
+  w->columns = w->inner >= 8 && x->dtype == DLUA_F32;
 }
 
 // Checks every label and adds up what the mean is divided by.
@@ -68,9 +69,10 @@ static dlua_status weigh(classes *w) {
     int64_t label = label_at(w, p);
     if (label == w->ignore) continue;
     if (label < 1 || label > w->k)
-      return dlua_fail(DLUA_BAD_ARGUMENT,
-                       "%s: target %lld at position %lld is outside 1..%lld (class labels start at 1)",
-                       w->call->op->name, (long long)label, (long long)p + 1, (long long)w->k);
+      return dlua_fail(
+          DLUA_BAD_ARGUMENT,
+          "%s: target %lld at position %lld is outside 1..%lld (class labels start at 1)",
+          w->call->op->name, (long long)label, (long long)p + 1, (long long)w->k);
     w->norm += class_weight(w, label - 1);
   }
   if (w->reduction != DLUA_MEAN) w->norm = 1;
@@ -124,11 +126,29 @@ static double minus_log(const classes *w, lse l, int64_t start, int64_t c) {
   return (l.top - at(w->x, start + c * w->inner)) + l.rest;
 }
 
+// The same for n positions side by side.
+static void log_sum_exps(const classes *w, int64_t p, int64_t n, lse *l) {
+  float tops[16], sums[16];
+  if (!w->columns || w->log_input) {
+    for (int64_t j = 0; j < n; j++) l[j] = log_sum_exp(w, position_start(w, p + j));
+    return;
+  }
+  const float *x = dlua_f32(w->x) + position_start(w, p);
+  dlua_fold_simd()->column_sums(x, w->k, w->inner, n, tops, sums);
+  for (int64_t j = 0; j < n; j++) l[j] = (lse){(double)tops[j], log((double)sums[j])};
+}
+
+// How many positions from p on, sixteen at most, lie side by side.
+static int64_t neighbours(const classes *w, int64_t p, int64_t to) {
+  int64_t n = w->inner - p % w->inner;
+  if (n > to - p) n = to - p;
+  return n < 16 ? n : 16;
+}
+
 // sum_c q_c (lse - x_c); classes of weight 0 count nothing, though x may be -inf there.
-static double position_loss(const classes *w, int64_t p) {
+static double position_loss(const classes *w, int64_t p, lse l) {
   int64_t start = position_start(w, p), label = w->probabilities ? 0 : label_at(w, p);
   if (!w->probabilities && label == w->ignore) return 0;
-  lse l = log_sum_exp(w, start);
   double even = w->smoothing / (double)w->k, sure = 1 - w->smoothing, loss = 0;
   if (!w->probabilities)
     loss = sure * class_weight(w, label - 1) * minus_log(w, l, start, label - 1);
@@ -143,9 +163,16 @@ static double position_loss(const classes *w, int64_t p) {
 
 static void position_losses(void *context, int64_t from, int64_t to) {
   const classes *w = context;
-  for (int64_t p = from; p < to; p++) {
-    if (w->losses) w->losses[p] = position_loss(w, p);
-    else dlua_put(w->out, p, position_loss(w, p));
+  lse l[16];
+  for (int64_t p = from, n; p < to; p += n) {
+    n = neighbours(w, p, to);
+    log_sum_exps(w, p, n, l);
+    for (int64_t j = 0; j < n; j++) {
+      if (w->losses)
+        w->losses[p + j] = position_loss(w, p + j, l[j]);
+      else
+        dlua_put(w->out, p + j, position_loss(w, p + j, l[j]));
+    }
   }
 }
 
@@ -158,9 +185,11 @@ static dlua_status forward(classes *w, bool team) {
     if (bytes > sizeof few) DLUA_TRY(dlua_alloc(dlua_cpu(), bytes, &many));
     w->losses = many ? many : few;
   }
-  double cost = (w->vectors ? 2 : 20) * (double)w->k;
-  if (team) dlua_parallel(w->positions, cost, position_losses, w);
-  else position_losses(w, 0, w->positions);
+  double cost = (w->vectors || w->columns ? 10 : 20) * (double)w->k;
+  if (team)
+    dlua_parallel(w->positions, cost, position_losses, w);
+  else
+    position_losses(w, 0, w->positions);
   for (int64_t p = 0; p < w->positions && w->losses; p++) sum += w->losses[p];
   if (w->losses) dlua_put(w->out, 0, sum / w->norm);
   if (many) dlua_free(dlua_cpu(), many, bytes);
@@ -168,6 +197,11 @@ static dlua_status forward(classes *w, bool team) {
 }
 
 // ---------------------------------------------------------------- gradient and weights
+
+static double gradient_scale(const classes *w, int64_t p) {
+  if (!w->g) return 1 / w->norm;
+  return at(w->g, w->reduction == DLUA_NONE ? p : 0) / w->norm;
+}
 
 // out = scale (softmax(x) sum(q) - q) at one position, without vectors.
 static void put_gradient(const classes *w, int64_t p, double scale, double *q) {
@@ -193,6 +227,24 @@ static void put_gradient_row(const classes *w, int64_t p, double scale) {
   gx[label - 1] -= weight;
 }
 
+// The same for plain labels of n positions side by side.
+static void put_gradient_columns(const classes *w, int64_t p, int64_t n) {
+  float scale[16] = {0};
+  int64_t start = position_start(w, p);
+  for (int64_t j = 0; j < n; j++) {
+    int64_t label = label_at(w, p + j);
+    bool counts = label != w->ignore;
+    scale[j] = counts ? (float)(gradient_scale(w, p + j) * class_weight(w, label - 1)) : 0;
+  }
+  float *gx = dlua_f32(w->out) + start;
+  dlua_fold_simd()->softmax_columns(gx, dlua_f32(w->x) + start, w->k, w->inner, n, scale);
+  for (int64_t j = 0; j < n; j++) {
+    int64_t label = label_at(w, p + j);
+    if (label != w->ignore) gx[(label - 1) * w->inner + j] -= scale[j];
+    for (int64_t c = 0; c < w->k && label == w->ignore; c++) gx[c * w->inner + j] = 0;
+  }
+}
+
 typedef struct gradients {
   const classes *w;
   void (*put)(const classes *w, int64_t p, double scale, double *q);
@@ -205,18 +257,17 @@ static void put_weights(const classes *w, int64_t p, double scale, double *q) {
   for (int64_t c = 0; c < w->k; c++) dlua_put(w->out, start + c * w->inner, scale * q[c]);
 }
 
-static double gradient_scale(const classes *w, int64_t p) {
-  if (!w->g) return 1 / w->norm;
-  return at(w->g, w->reduction == DLUA_NONE ? p : 0) / w->norm;
-}
-
 static void put_positions(void *context, int64_t from, int64_t to) {
   const gradients *gradient = context;
   const classes *w = gradient->w;
   double few[512];
   void *many = NULL;
   size_t bytes = (size_t)w->k * sizeof *few;
-  bool rows = gradient->put == put_gradient && w->vectors && !w->probabilities && w->smoothing == 0;
+  bool plain = gradient->put == put_gradient && !w->probabilities && w->smoothing == 0;
+  bool rows = plain && w->vectors, columns = plain && w->columns;
+  for (int64_t p = from, n; columns && p < to; p += n)
+    put_gradient_columns(w, p, n = neighbours(w, p, to));
+  if (columns) return;
   if (!rows && bytes > sizeof few) {
     dlua_status status = dlua_alloc(dlua_cpu(), bytes, &many);
     if (status != DLUA_OK) {
@@ -226,8 +277,10 @@ static void put_positions(void *context, int64_t from, int64_t to) {
   }
   for (int64_t p = from; p < to; p++) {
     double scale = gradient_scale(w, p);
-    if (rows) put_gradient_row(w, p, scale);
-    else gradient->put(w, p, scale, many ? many : few);
+    if (rows)
+      put_gradient_row(w, p, scale);
+    else
+      gradient->put(w, p, scale, many ? many : few);
   }
   if (many) dlua_free(dlua_cpu(), many, bytes);
 }
@@ -237,9 +290,11 @@ static dlua_status put_all(classes *w, bool team,
   DLUA_TRY(weigh(w));
   dlua_status status = DLUA_OK;
   gradients gradient = {.w = w, .put = put, .status = &status};
-  double cost = (w->vectors ? 4 : 25) * (double)w->k;
-  if (team) dlua_parallel(w->positions, cost, put_positions, &gradient);
-  else put_positions(&gradient, 0, w->positions);
+  double cost = (w->vectors || w->columns ? 10 : 25) * (double)w->k;
+  if (team)
+    dlua_parallel(w->positions, cost, put_positions, &gradient);
+  else
+    put_positions(&gradient, 0, w->positions);
   // A worker's message stays in its thread.
   if (status == DLUA_NO_MEMORY) dlua_fail(status, "%s: out of memory", w->call->op->name);
   return status;
@@ -268,8 +323,9 @@ static dlua_status check_x(const dlua_args *a, const dlua_tensor *x, const dlua_
                      dlua_shape_text(x));
   int64_t k = x->size[class_dim(x)];
   if (weight && (weight->ndim != 1 || weight->size[0] != k || !dlua_is_float(weight->dtype)))
-    return dlua_fail(DLUA_BAD_ARGUMENT, "%s: weight must be floats {%lld}, one per class, got %s %s",
-                     name, (long long)k, dlua_dtype_name(weight->dtype), dlua_shape_text(weight));
+    return dlua_fail(DLUA_BAD_ARGUMENT,
+                     "%s: weight must be floats {%lld}, one per class, got %s %s", name,
+                     (long long)k, dlua_dtype_name(weight->dtype), dlua_shape_text(weight));
   return DLUA_OK;
 }
 
@@ -347,9 +403,9 @@ static dlua_tensor *with_classes(dlua_back *b, dlua_tensor *g, int reduction, in
 static void nll_back(dlua_back *b) {
   refuse_weight_gradient(b, 2, "nll_loss");
   dlua_tensor *x = dlua_saved(b, "x");
-  dlua_tensor *q = dlua_call(b->s, &dlua_op_cross_entropy_weights, dlua_t(x),
-                             dlua_t(dlua_saved(b, "target")), dlua_t(dlua_saved(b, "weight")),
-                             dlua_v(&b->num[0]), dlua_f(0), dlua_v(&b->num[1]));
+  dlua_tensor *q =
+      dlua_call(b->s, &dlua_op_cross_entropy_weights, dlua_t(x), dlua_t(dlua_saved(b, "target")),
+                dlua_t(dlua_saved(b, "weight")), dlua_v(&b->num[0]), dlua_f(0), dlua_v(&b->num[1]));
   if (x == NULL) return;
   dlua_tensor *g = with_classes(b, b->g[0], (int)b->num[1].i, x->ndim);
   dlua_give(b, 0, dlua_neg(b->s, dlua_mul(b->s, q, g)));
@@ -358,8 +414,9 @@ static void nll_back(dlua_back *b) {
 const dlua_op dlua_op_nll_loss = {
     .name = "nll_loss",
     .sig = "x:T, target:I, weight:T?, ignore_index:i=-100, reduction:e{mean|sum|none}=mean -> loss",
-    .doc = "Minus the log-probability x of the target class (labels from 1); the mean is weighted by "
-           "the classes' weights.",
+    .doc =
+        "Minus the log-probability x of the target class (labels from 1); the mean is weighted by "
+        "the classes' weights.",
     .dtype = DLUA_SAME_FLOAT,
     .shape = nll_shape,
     .cpu = nll_cpu,
@@ -385,7 +442,7 @@ static classes entropy_call(const dlua_args *a, int first, bool plain) {
   w.weight = a->in[first + 2], w.g = first ? a->in[0] : NULL;
   w.ignore = a->num[0].i, w.smoothing = a->num[1].f, w.reduction = (int)a->num[2].i;
   measure(&w);
-  if (plain) w.vectors = false;
+  if (plain) w.vectors = w.columns = false;
   return w;
 }
 
@@ -434,9 +491,10 @@ const dlua_op dlua_op_cross_entropy = {
     .name = "cross_entropy",
     .sig = "x:T, target:T, weight:T?, ignore_index:i=-100, label_smoothing:f=0, "
            "reduction:e{mean|sum|none}=mean -> loss",
-    .doc = "Cross entropy between softmax(x) along dimension 2 and the target: integer class labels "
-           "from 1, or probabilities of x's shape. The mean over labels is weighted by the classes' "
-           "weights; label_smoothing mixes in the even distribution.",
+    .doc =
+        "Cross entropy between softmax(x) along dimension 2 and the target: integer class labels "
+        "from 1, or probabilities of x's shape. The mean over labels is weighted by the classes' "
+        "weights; label_smoothing mixes in the even distribution.",
     .dtype = DLUA_ANY_DTYPE,
     .shape = cross_entropy_shape,
     .cpu = cross_entropy_cpu,
@@ -469,8 +527,8 @@ static dlua_status entropy_grad_team(const dlua_args *a) {
   return put_all(&w, true, put_gradient);
 }
 
-// out = g (softmax(x) W - q), W = sum_c q_c; h is the incoming gradient. By g: sum(h (p W - q)) over
-// what g was spread to. By x: the gradient of softmax for h g W.
+// out = g (softmax(x) W - q), W = sum_c q_c; h is the incoming gradient. By g: sum(h (p W - q))
+// over what g was spread to. By x: the gradient of softmax for h g W.
 static void entropy_grad_back(dlua_back *b) {
   dlua_scope *s = b->s;
   if (dlua_needs(b, 2))
@@ -493,9 +551,9 @@ static void entropy_grad_back(dlua_back *b) {
   }
   if (dlua_needs(b, 1)) {
     dlua_tensor *each = dlua_mul(s, sum, with_classes(b, g, reduction, x->ndim));
-    dlua_give(b, 1,
-              dlua_call(s, &dlua_op_softmax_grad, dlua_t(dlua_mul(s, h, each)), dlua_t(p),
-                        dlua_i(dim)));
+    dlua_give(
+        b, 1,
+        dlua_call(s, &dlua_op_softmax_grad, dlua_t(dlua_mul(s, h, each)), dlua_t(p), dlua_i(dim)));
   }
 }
 

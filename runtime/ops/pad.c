@@ -97,6 +97,7 @@ typedef struct padding {
   const dlua_tensor *x, *y;
   const tables *t;
   size_t width;
+  int64_t before; // pad in front of a row
   union {
     float f32;
     double f64;
@@ -129,18 +130,30 @@ static int64_t source_row(const padding *p, int64_t row) {
   return offset;
 }
 
-static void pad_row(const padding *p, char *to, const char *from, bool framed) {
+static void pad_elements(const padding *p, char *to, const char *from, int64_t begin, int64_t end) {
   int last = p->y->ndim - 1;
   const int64_t *table = p->t->of[last];
   int64_t step = p->x->stride[last] * (int64_t)p->width;
-  for (int64_t k = 0; k < p->y->size[last]; k++, to += p->width) {
-    const void *element = framed || table[k] < 0 ? (const void *)&p->fill : from + table[k] * step;
-    switch (p->width) {
-    case 1: memcpy(to, element, 1); break;
-    case 4: memcpy(to, element, 4); break;
-    default: memcpy(to, element, 8); break;
-    }
+  for (int64_t k = begin; k < end; k++) {
+    const void *element = !from || table[k] < 0 ? (const void *)&p->fill : from + table[k] * step;
+    memcpy(to + (size_t)k * p->width, element, p->width);
   }
+}
+
+// from is the row of x that is shown, NULL where the whole row is frame.
+static void pad_row(const padding *p, char *to, const char *from) {
+  int last = p->y->ndim - 1;
+  int64_t n = p->y->size[last], begin = p->before < 0 ? 0 : p->before;
+  int64_t skipped = begin - p->before, inside = p->x->size[last] - skipped;
+  if (inside > n - begin) inside = n - begin;
+  if (!from || inside <= 0 || p->x->stride[last] != 1) {
+    pad_elements(p, to, from, 0, n);
+    return;
+  }
+  memcpy(to + (size_t)begin * p->width, from + (size_t)skipped * p->width,
+         (size_t)inside * p->width);
+  pad_elements(p, to, from, 0, begin);
+  pad_elements(p, to, from, begin + inside, n);
 }
 
 static void pad_rows(void *context, int64_t begin, int64_t end) {
@@ -150,7 +163,7 @@ static void pad_rows(void *context, int64_t begin, int64_t end) {
     int64_t from = source_row(p, row);
     const char *source = dlua_data(p->x);
     char *to = (char *)dlua_data(p->y) + (size_t)row * bytes;
-    pad_row(p, to, source + (from < 0 ? 0 : from) * (int64_t)p->width, from < 0);
+    pad_row(p, to, from < 0 ? NULL : source + from * (int64_t)p->width);
   }
 }
 
@@ -162,7 +175,11 @@ static dlua_status pad_cpu(const dlua_args *a) {
   if (dlua_numel(y) == 0) return DLUA_OK;
   tables t;
   DLUA_TRY(make_tables(&t, &f, mode, x->size, y->size));
-  padding p = {.x = x, .y = y, .t = &t, .width = dlua_dtype_size((dlua_dtype)x->dtype)};
+  padding p = {.x = x,
+               .y = y,
+               .t = &t,
+               .width = dlua_dtype_size((dlua_dtype)x->dtype),
+               .before = f.before[x->ndim - 1]};
   set_fill(&p, (dlua_dtype)x->dtype, a->num[2].f);
   int64_t columns = y->size[y->ndim - 1];
   dlua_parallel(dlua_numel(y) / columns, (double)columns, pad_rows, &p);

@@ -1,10 +1,10 @@
 // random.c - random tensors and dropout.
 //
 // Draws follow the rule of rng.h: element i of a call belongs to word i of its counter range (block
-// first + i / 4, lane i % 4), or to words 2 i and 2 i + 1 where it takes 64 bits (f64 and integers).
-// So the bits depend on the seed and the calls before, and on nothing else. Kernels take pieces of the
-// range; the plain ones take it word by word. Draws count logically: a tensor with gaps gets the same
-// numbers as a contiguous one.
+// first + i / 4, lane i % 4), or to words 2 i and 2 i + 1 where it takes 64 bits (f64 and
+// integers). So the bits depend on the seed and the calls before, and on nothing else. Kernels take
+// pieces of the range; the plain ones take it word by word. Draws count logically: a tensor with
+// gaps gets the same numbers as a contiguous one.
 #include <math.h>
 #include <string.h>
 
@@ -62,8 +62,10 @@ static dlua_status run_draw(draw *d, int64_t n, int words, bool plain) {
   int64_t blocks = (n * words + 3) / 4;
   d->n = n, d->words = words, d->plain = plain, d->contiguous = dlua_is_contiguous(d->out);
   d->key = dlua_rng_key(), d->first = dlua_rng_take((uint64_t)blocks);
-  if (plain) draw_blocks(d, 0, blocks);
-  else dlua_parallel(blocks, 20, draw_blocks, d);
+  if (plain)
+    draw_blocks(d, 0, blocks);
+  else
+    dlua_parallel(blocks, 20, draw_blocks, d);
   return DLUA_OK;
 }
 
@@ -235,9 +237,12 @@ static int64_t scaled(uint64_t bits, uint64_t span) {
 static void randint_piece(const draw *d, int64_t k, int64_t count, const uint32_t *bits) {
   for (int64_t j = 0; j < count; j++) {
     int64_t value = (int64_t)((uint64_t)d->low + (uint64_t)scaled(wide(bits, j), d->span));
-    if (dlua_is_float(d->out->dtype)) dlua_put(d->out, k + j, (double)value);
-    else if (d->out->dtype == DLUA_BOOL) dlua_put_int(d->out, k + j, value != 0);
-    else dlua_put_int(d->out, k + j, value);
+    if (dlua_is_float(d->out->dtype))
+      dlua_put(d->out, k + j, (double)value);
+    else if (d->out->dtype == DLUA_BOOL)
+      dlua_put_int(d->out, k + j, value != 0);
+    else
+      dlua_put_int(d->out, k + j, value);
   }
 }
 
@@ -334,8 +339,8 @@ static dlua_status draw_bernoulli(const dlua_args *a, bool plain) {
   for (int64_t k = 0; k < n; k++) {
     double chance = at(p, k);
     if (!(chance >= 0 && chance <= 1))
-      return dlua_fail(DLUA_BAD_ARGUMENT, "bernoulli: p %g at position %lld is outside 0..1", chance,
-                       (long long)k + 1);
+      return dlua_fail(DLUA_BAD_ARGUMENT, "bernoulli: p %g at position %lld is outside 0..1",
+                       chance, (long long)k + 1);
   }
   draw d = {.call = a, .out = a->out[0], .x = p, .piece = bernoulli_piece};
   return run_draw(&d, n, words_for(p), plain);
@@ -376,8 +381,7 @@ static dlua_status dropout_shape(dlua_args *a) {
 // One mask entry per channel.
 static dlua_status dropout2d_shape(dlua_args *a) {
   const dlua_tensor *x = a->in[0];
-  if (x->ndim < 3)
-    return dlua_shape_error(a, "x must be {n,c,h,w} or {c,h,w}");
+  if (x->ndim < 3) return dlua_shape_error(a, "x must be {n,c,h,w} or {c,h,w}");
   DLUA_TRY(dropout_shape(a));
   int64_t size[DLUA_MAX_DIMS];
   for (int k = 0; k < x->ndim; k++) size[k] = k < x->ndim - 2 ? x->size[k] : 1;
@@ -396,7 +400,8 @@ static void dropout_piece(const draw *d, int64_t k, int64_t count, const uint32_
     for (int64_t e = j * d->channel; e < (j + 1) * d->channel; e++) {
       if (d->out->dtype == DLUA_F32)
         dlua_f32(d->out)[e] = d->mask[j] ? dlua_f32(d->x)[e] * d->scale : 0;
-      else dlua_f64(d->out)[e] = d->mask[j] ? dlua_f64(d->x)[e] * d->a : 0;
+      else
+        dlua_f64(d->out)[e] = d->mask[j] ? dlua_f64(d->x)[e] * d->a : 0;
     }
   }
 }
@@ -442,8 +447,9 @@ const dlua_op dlua_op_dropout = {
 const dlua_op dlua_op_dropout2d = {
     .name = "dropout2d",
     .sig = "x:T, p:f=0.5, training:b=true -> y, _mask",
-    .doc = "Zeroes whole channels of {n,c,h,w} with probability p and divides the others by 1 - p; x "
-           "itself when training is false.",
+    .doc =
+        "Zeroes whole channels of {n,c,h,w} with probability p and divides the others by 1 - p; x "
+        "itself when training is false.",
     .dtype = DLUA_SAME_FLOAT,
     .flags = DLUA_RANDOM,
     .shape = dropout2d_shape,

@@ -23,8 +23,10 @@ static void sum_ints(dlua_fold *s, const int64_t *x, int64_t n) {
 
 static void sum_finish(dlua_fold *s, int64_t o) {
   const dlua_tensor *out = s->call->out[0];
-  if (dlua_is_float(out->dtype)) dlua_put(out, o, s->f);
-  else dlua_put_int(out, o, s->i);
+  if (dlua_is_float(out->dtype))
+    dlua_put(out, o, s->f);
+  else
+    dlua_put_int(out, o, s->i);
 }
 
 static void mean_finish(dlua_fold *s, int64_t o) {
@@ -110,7 +112,8 @@ static dlua_status sum_to_shape(dlua_args *a) {
   bool fits = size->n <= x->ndim;
   for (int k = 0; fits && k < size->n; k++)
     fits = size->v[k] == 1 || size->v[k] == x->size[k + x->ndim - size->n];
-  if (!fits) return dlua_shape_error(a, "%s was not broadcast to it", dlua_sizes_text(size->n, size->v));
+  if (!fits)
+    return dlua_shape_error(a, "%s was not broadcast to it", dlua_sizes_text(size->n, size->v));
   if (!dlua_is_float(x->dtype)) a->spec[0].dtype = DLUA_I64;
   dlua_spec_shape(a, 0, size->n, size->v);
   return DLUA_OK;
@@ -138,8 +141,9 @@ static void sum_to_back(dlua_back *b) {
 const dlua_op dlua_op_sum_to = {
     .name = "sum_to",
     .sig = "x:T, size:s -> y",
-    .doc = "Sums x over the dimensions that broadcasting a tensor of this size to x's shape added or "
-           "stretched: the gradient of broadcasting.",
+    .doc =
+        "Sums x over the dimensions that broadcasting a tensor of this size to x's shape added or "
+        "stretched: the gradient of broadcasting.",
     .dtype = DLUA_KEEP,
     .flags = DLUA_HIDDEN,
     .shape = sum_to_shape,
@@ -174,7 +178,8 @@ static dlua_status prod_team(const dlua_args *a) {
   return dlua_fold_parallel(a, &prod_folder, dims_of(a));
 }
 
-// Products of all earlier elements of the last dimension (1 for the first), which has n >= 1 of them.
+// Products of all earlier elements of the last dimension (1 for the first), which has n >= 1 of
+// them.
 static dlua_tensor *products_before(dlua_scope *s, dlua_tensor *x, int64_t n) {
   int last = x->ndim - 1;
   dlua_tensor *head = dlua_call(s, &dlua_op_narrow, dlua_t(x), dlua_i(last), dlua_i(1), dlua_i(1));
@@ -230,7 +235,8 @@ static void prod_back(dlua_back *b) {
 const dlua_op dlua_op_prod = {
     .name = "prod",
     .sig = "x:T, dim:D, keepdim:b=false -> y",
-    .doc = "Product of all elements, or over one or several dimensions. Integers and bool give i64.",
+    .doc =
+        "Product of all elements, or over one or several dimensions. Integers and bool give i64.",
     .dtype = DLUA_KEEP,
     .shape = shape_widened,
     .cpu = prod_cpu,
@@ -318,8 +324,9 @@ static void std_back(dlua_back *b) {
 const dlua_op dlua_op_var = {
     .name = "var",
     .sig = "x:T, dim:D, keepdim:b=false, unbiased:b=true -> y",
-    .doc = "Variance over all elements or over one or several dimensions; divided by n - 1, or by n "
-           "with unbiased = false.",
+    .doc =
+        "Variance over all elements or over one or several dimensions; divided by n - 1, or by n "
+        "with unbiased = false.",
     .dtype = DLUA_PROMOTE_FLOAT,
     .shape = dlua_shape_reduce,
     .cpu = var_cpu,
@@ -362,8 +369,10 @@ static void norm_floats(dlua_fold *s, const double *x, int64_t n) {
 
 static void norm_finish(dlua_fold *s, int64_t o) {
   double p = s->call->num[0].f, y = s->f;
-  if (p == 2) y = sqrt(y);
-  else if (p != 0 && p != 1 && !isinf(p)) y = pow(y, 1 / p);
+  if (p == 2)
+    y = sqrt(y);
+  else if (p != 0 && p != 1 && !isinf(p))
+    y = pow(y, 1 / p);
   dlua_put(s->call->out[0], o, y);
 }
 
@@ -393,7 +402,8 @@ static dlua_status norm_team(const dlua_args *a) {
 }
 
 // d|x|_p = sign(x) (|x| / y)^(p-1); for p = inf each of the n largest gets 1/n. 0 where y is 0.
-static dlua_tensor *norm_slope(dlua_scope *s, dlua_tensor *x, dlua_tensor *y, const dlua_value *num) {
+static dlua_tensor *norm_slope(dlua_scope *s, dlua_tensor *x, dlua_tensor *y,
+                               const dlua_value *num) {
   double p = num[0].f;
   if (p == 2) return divide_or_zero(s, x, y);
   dlua_tensor *sign = dlua_call(s, &dlua_op_sign, dlua_t(x));
@@ -425,8 +435,9 @@ static void norm_back(dlua_back *b) {
 const dlua_op dlua_op_norm = {
     .name = "norm",
     .sig = "x:T, p:f=2, dim:D, keepdim:b=false -> y",
-    .doc = "The p-norm (sum of |x|^p)^(1/p) of all elements, or over one or several dimensions; p = "
-           "math.huge is the largest |x|, p = 0 counts what is not zero. Its gradient at 0 is 0.",
+    .doc =
+        "The p-norm (sum of |x|^p)^(1/p) of all elements, or over one or several dimensions; p = "
+        "math.huge is the largest |x|, p = 0 counts what is not zero. Its gradient at 0 is 0.",
     .dtype = DLUA_PROMOTE_FLOAT,
     .shape = norm_shape,
     .cpu = norm_cpu,
@@ -477,7 +488,8 @@ static void logsumexp_back(dlua_back *b) {
 const dlua_op dlua_op_logsumexp = {
     .name = "logsumexp",
     .sig = "x:T, dim:D, keepdim:b=false -> y",
-    .doc = "log(sum(exp(x))) over all elements or over one or several dimensions, without overflow.",
+    .doc =
+        "log(sum(exp(x))) over all elements or over one or several dimensions, without overflow.",
     .dtype = DLUA_PROMOTE_FLOAT,
     .shape = dlua_shape_reduce,
     .cpu = logsumexp_cpu,
@@ -504,11 +516,8 @@ static void any_ints(dlua_fold *s, const int64_t *x, int64_t n) {
   for (int64_t k = 0; k < n; k++) s->i |= x[k] != 0;
 }
 
-static const dlua_folder all_folder = {.passes = 1,
-                                       .first = {.i = 1},
-                                       .floats = all_floats,
-                                       .ints = all_ints,
-                                       .finish = sum_finish};
+static const dlua_folder all_folder = {
+    .passes = 1, .first = {.i = 1}, .floats = all_floats, .ints = all_ints, .finish = sum_finish};
 static const dlua_folder any_folder = {
     .passes = 1, .floats = any_floats, .ints = any_ints, .finish = sum_finish};
 
@@ -546,7 +555,8 @@ const dlua_op dlua_op_all = {
 const dlua_op dlua_op_any = {
     .name = "any",
     .sig = "x:T, dim:D, keepdim:b=false -> y",
-    .doc = "True where some element is not zero, over everything or over one or several dimensions.",
+    .doc =
+        "True where some element is not zero, over everything or over one or several dimensions.",
     .dtype = DLUA_KEEP,
     .shape = shape_bool,
     .cpu = any_cpu,

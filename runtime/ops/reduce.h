@@ -1,14 +1,15 @@
-// reduce.h - how reductions see a tensor: some dimensions stay, the others are folded into one number per
-// result.
+// reduce.h - how reductions see a tensor: some dimensions stay, the others are folded into one
+// number per result.
 //
 //   dlua_reduction r;
-//   dlua_reduction_plan(&r, x, dims);                  // dims: bit k set means dimension k is reduced
-//   for (int64_t o = 0; o < r.outputs; o++) {
+//   dlua_reduction_plan(&r, x, dims);                  // dims: bit k set means dimension k is
+//   reduced for (int64_t o = 0; o < r.outputs; o++) {
 //     int64_t start = dlua_offset_at(r.nkept, r.kept, r.kept_stride, o);
 //     … r.count elements of x from there, see dlua_fold_run …
 //   }
 //
-// Results are row-major over the kept dimensions, so keepdim changes their sizes and not their order.
+// Results are row-major over the kept dimensions, so keepdim changes their sizes and not their
+// order.
 #ifndef DLUA_REDUCE_H
 #define DLUA_REDUCE_H
 

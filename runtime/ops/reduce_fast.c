@@ -1,9 +1,10 @@
 // reduce_fast.c - f32 sums, means and extremes along contiguous memory.
 //
 // What is contiguous may be reduced (rows: a whole tensor, the last dimension, {n,c,h,w} to {c}) or
-// kept (columns: {n,c} to {c}). Either way the work is cut into pieces of about 2^14 elements by the
-// shape alone; each piece's sums go to a table in double, and the table is added up in order. So the
-// result does not depend on the number of threads, and a single long sum still uses all of them.
+// kept (columns: {n,c} to {c}). Either way the work is cut into pieces of about 2^14 elements by
+// the shape alone; each piece's sums go to a table in double, and the table is added up in order.
+// So the result does not depend on the number of threads, and a single long sum still uses all of
+// them.
 #include "reduce_fast.h"
 
 #include <math.h>
@@ -27,13 +28,13 @@ const dlua_fold_kernels *dlua_fold_simd(void) {
 
 // ---------------------------------------------------------------- rows
 
-// The reduced part of one result is runs × length contiguous elements. A piece is several whole runs
-// or, where runs are long, a part of one.
+// The reduced part of one result is runs × length contiguous elements. A piece is several whole
+// runs or, where runs are long, a part of one.
 typedef struct rows {
   dlua_reduction r;
   const float *x;
-  bool squares;         // sum (x - centre)^2 instead of x
-  const double *centre; // one per result; NULL: 0
+  bool squares;                                                // sum (x - centre)^2 instead of x
+  const double *centre;                                        // one per result; NULL: 0
   int64_t runs, length, runs_per_piece, parts_per_run, pieces; // pieces: per result
   double *table;                                               // outputs × pieces
 } rows;
@@ -123,8 +124,9 @@ typedef struct columns {
   const float *x;
   float *out;
   double scale;
-  int64_t width, strips, depth, rows_per_piece, pieces; // depth: length of the innermost reduced dim
-  double *table;                                        // pieces × outputs
+  int64_t width, strips, depth, rows_per_piece,
+      pieces;    // depth: length of the innermost reduced dim
+  double *table; // pieces × outputs
 } columns;
 
 static void add_piece(const columns *w, int64_t start, int64_t piece, double *sums, int64_t n) {
@@ -147,7 +149,8 @@ static void add_strips(void *context, int64_t from, int64_t to) {
   const dlua_reduction *r = &w->r;
   int last = r->nkept - 1;
   for (int64_t k = from; k < to; k++) {
-    int64_t strip = k % w->strips, piece = k / w->strips % w->pieces, group = k / w->strips / w->pieces;
+    int64_t strip = k % w->strips, piece = k / w->strips % w->pieces,
+            group = k / w->strips / w->pieces;
     int64_t column = strip * COLUMNS, n = w->width - column < COLUMNS ? w->width - column : COLUMNS;
     double sums[COLUMNS];
     for (int64_t j = 0; j < n; j++) sums[j] = 0;
@@ -155,8 +158,10 @@ static void add_strips(void *context, int64_t from, int64_t to) {
     add_piece(w, start, piece, sums, n);
     int64_t o = group * w->width + column;
     for (int64_t j = 0; j < n; j++) {
-      if (w->table) w->table[piece * r->outputs + o + j] = sums[j];
-      else w->out[o + j] = (float)(sums[j] * w->scale);
+      if (w->table)
+        w->table[piece * r->outputs + o + j] = sums[j];
+      else
+        w->out[o + j] = (float)(sums[j] * w->scale);
     }
   }
 }
@@ -166,19 +171,17 @@ static dlua_status sum_columns(columns *w) {
   w->width = r->kept[r->nkept - 1], w->strips = (w->width + COLUMNS - 1) / COLUMNS;
   w->depth = r->reduced[r->nreduced - 1];
   int64_t strip = w->width < COLUMNS ? w->width : COLUMNS;
-  w->rows_per_piece = 2 * PIECE / (strip > 16 ? strip : 16);
+  w->rows_per_piece = 4 * PIECE / (strip > 16 ? strip : 16);
   w->pieces = (r->count + w->rows_per_piece - 1) / w->rows_per_piece;
   size_t bytes = (size_t)(w->pieces * r->outputs) * sizeof *w->table;
   void *table = NULL;
   if (w->pieces > 1) DLUA_TRY(dlua_alloc(dlua_cpu(), bytes, &table));
   w->table = table;
-  dlua_parallel(r->outputs / w->width * w->pieces * w->strips, 2 * PIECE, add_strips, w);
+  dlua_parallel(r->outputs / w->width * w->pieces * w->strips, 4 * PIECE, add_strips, w);
   if (w->table == NULL) return DLUA_OK;
-  for (int64_t o = 0; o < r->outputs; o++) {
-    double sum = 0;
-    for (int64_t k = 0; k < w->pieces; k++) sum += w->table[k * r->outputs + o];
-    w->out[o] = (float)(sum * w->scale);
-  }
+  for (int64_t k = 1; k < w->pieces; k++)
+    for (int64_t o = 0; o < r->outputs; o++) w->table[o] += w->table[k * r->outputs + o];
+  for (int64_t o = 0; o < r->outputs; o++) w->out[o] = (float)(w->table[o] * w->scale);
   dlua_free(dlua_cpu(), table, bytes);
   return DLUA_OK;
 }
@@ -218,7 +221,11 @@ dlua_status dlua_norm_fast(const dlua_args *a, unsigned dims) {
   float *out = dlua_f32(a->out[0]);
   w.squares = true;
   DLUA_TRY(put_row_sums(&w, out, 1));
-  for (int64_t o = 0; o < w.r.outputs; o++) out[o] = sqrtf(out[o]);
+  for (int64_t o = 0; o < w.r.outputs; o++) {
+    // Where squares leave the range of f32, the plain fold has the room of double.
+    if (!(out[o] > 1e-30F && out[o] < 1e38F)) return DLUA_DECLINED;
+    out[o] = sqrtf(out[o]);
+  }
   return DLUA_OK;
 }
 
@@ -241,6 +248,7 @@ dlua_status dlua_var_fast(const dlua_args *a, unsigned dims, bool unbiased, bool
       // The mean was rounded to f32; the rest of it is taken off here.
       double off = means.at[o] - (double)(float)means.at[o];
       double var = (w.table[o] - count * off * off) / freedom;
+      if (!(var > 1e-30 && var < 1e38) && freedom > 0) status = DLUA_DECLINED; // as above
       dlua_f32(a->out[0])[o] = (float)(root ? sqrt(fmax(var, 0)) : var);
     }
     room_close(&means);

@@ -3,8 +3,8 @@
 //
 // Every reduction is a fold over pieces of up to 256 elements converted to double or int64_t: one
 // loop per dtype here instead of one per op and dtype. That is exact for every dtype and quick
-// enough for all but the sums, maxima and softmaxes of training, which have kernels of their own. It
-// refuses to split one result over threads: only sums do that, in fixed slices.
+// enough for all but the sums, maxima and softmaxes of training, which have kernels of their own.
+// It refuses to split one result over threads: only sums do that, in fixed slices.
 #include <string.h>
 
 #include "../parallel.h"
@@ -69,8 +69,10 @@ unsigned dlua_reduced_dims(const dlua_tensor *x, const dlua_value *dims) {
 int dlua_reduced_shape(const dlua_tensor *x, unsigned dims, bool keepdim, int64_t *size) {
   int n = 0;
   for (int k = 0; k < x->ndim; k++) {
-    if (!(dims >> k & 1)) size[n++] = x->size[k];
-    else if (keepdim) size[n++] = 1;
+    if (!(dims >> k & 1))
+      size[n++] = x->size[k];
+    else if (keepdim)
+      size[n++] = 1;
   }
   return n;
 }
@@ -148,7 +150,8 @@ static void fold_results(void *context, int64_t from, int64_t to) {
   const walk *w = context;
   const dlua_reduction *r = &w->r;
   int last = r->nreduced - 1;
-  int64_t length = last >= 0 ? r->reduced[last] : 1, stride = last >= 0 ? r->reduced_stride[last] : 1;
+  int64_t length = last >= 0 ? r->reduced[last] : 1,
+          stride = last >= 0 ? r->reduced_stride[last] : 1;
   int64_t runs = r->count == 0 ? 0 : r->count / length;
   for (int64_t o = from; o < to; o++) {
     int64_t start = dlua_offset_at(r->nkept, r->kept, r->kept_stride, o);
@@ -179,14 +182,19 @@ dlua_status dlua_fold_parallel(const dlua_args *a, const dlua_folder *f, unsigne
 }
 
 void dlua_put(const dlua_tensor *out, int64_t o, double value) {
-  if (out->dtype == DLUA_F32) dlua_f32(out)[o] = (float)value;
-  else dlua_f64(out)[o] = value;
+  if (out->dtype == DLUA_F32)
+    dlua_f32(out)[o] = (float)value;
+  else
+    dlua_f64(out)[o] = value;
 }
 
 void dlua_put_int(const dlua_tensor *out, int64_t o, int64_t value) {
-  if (out->dtype == DLUA_I64) dlua_i64(out)[o] = value;
-  else if (out->dtype == DLUA_I32) ((int32_t *)dlua_data(out))[o] = (int32_t)value;
-  else ((uint8_t *)dlua_data(out))[o] = (uint8_t)value;
+  if (out->dtype == DLUA_I64)
+    dlua_i64(out)[o] = value;
+  else if (out->dtype == DLUA_I32)
+    ((int32_t *)dlua_data(out))[o] = (int32_t)value;
+  else
+    ((uint8_t *)dlua_data(out))[o] = (uint8_t)value;
 }
 
 // ---------------------------------------------------------------- sums in slices

@@ -3,8 +3,8 @@
 //
 // The gradient of cumprod must not divide by elements that may be 0. With S_i = g_i + x_{i+1}
 // S_{i+1} it is S_i times the product of the elements before i. That recurrence is an op
-// (linear_scan) whose gradient is the same recurrence in the other direction, so derivatives of every
-// order exist.
+// (linear_scan) whose gradient is the same recurrence in the other direction, so derivatives of
+// every order exist.
 #include "../parallel.h"
 #include "reduce.h"
 
@@ -128,8 +128,8 @@ static void cumprod_back(dlua_back *b) {
   dlua_tensor *x = dlua_saved(b, "x"), *y = dlua_saved(b, "y"), *g = b->g[0];
   if (x == NULL || y == NULL || g == NULL) return;
   if (x->ndim > 0 && dlua_numel(x) > 0) {
-    dlua_tensor *sums = dlua_call(b->s, &dlua_op_linear_scan, dlua_t(x), dlua_t(g),
-                                  dlua_v(&b->num[0]), dlua_i(1));
+    dlua_tensor *sums =
+        dlua_call(b->s, &dlua_op_linear_scan, dlua_t(x), dlua_t(g), dlua_v(&b->num[0]), dlua_i(1));
     g = times_previous(b->s, sums, y, b->num[0].i, false);
   }
   dlua_give(b, 0, g);

@@ -35,8 +35,10 @@ static double at(const dlua_tensor *x, int64_t k) {
 static dlua_status run_rows(const dlua_args *a, double cost,
                             void (*body)(void *w, int64_t from, int64_t to)) {
   rows w = rows_of(a);
-  if (cost == 0) body(&w, 0, w.rows);
-  else dlua_parallel(w.rows, cost * (double)w.n, body, &w);
+  if (cost == 0)
+    body(&w, 0, w.rows);
+  else
+    dlua_parallel(w.rows, cost * (double)w.n, body, &w);
   return DLUA_OK;
 }
 
@@ -46,6 +48,18 @@ enum { PLAIN = 0, PER_EXP = 20, PER_VECTOR_EXP = 10 };
 // Declines all but f32 rows that lie contiguous.
 static bool vectors_apply(const dlua_args *a) {
   return a->in[0]->dtype == DLUA_F32 && rows_of(a).inner == 1;
+}
+
+// Rows that lie side by side go sixteen at a time.
+static bool columns_apply(const dlua_args *a) {
+  return a->in[0]->dtype == DLUA_F32 && rows_of(a).inner >= 8;
+}
+
+// How many rows from k on, sixteen at most, lie side by side.
+static int64_t neighbours(const rows *w, int64_t k, int64_t to) {
+  int64_t n = w->inner - k % w->inner;
+  if (n > to - k) n = to - k;
+  return n < 16 ? n : 16;
 }
 
 static dlua_status same_shapes(dlua_args *a) {
@@ -104,10 +118,38 @@ static void log_softmax_vectors(void *context, int64_t from, int64_t to) {
     dlua_fold_simd()->log_softmax(y + k * w->n, x + k * w->n, w->n);
 }
 
+static void softmax_across(void *context, int64_t from, int64_t to) {
+  const rows *w = context;
+  const float ones[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+  for (int64_t k = from, n; k < to; k += n) {
+    int64_t start = row_start(w, k);
+    n = neighbours(w, k, to);
+    dlua_fold_simd()->softmax_columns(dlua_f32(w->call->out[0]) + start,
+                                      dlua_f32(w->call->in[0]) + start, w->n, w->inner, n, ones);
+  }
+}
+
+static void log_softmax_across(void *context, int64_t from, int64_t to) {
+  const rows *w = context;
+  float tops[16], sums[16];
+  for (int64_t k = from, n; k < to; k += n) {
+    int64_t start = row_start(w, k);
+    const float *x = dlua_f32(w->call->in[0]) + start;
+    float *y = dlua_f32(w->call->out[0]) + start;
+    n = neighbours(w, k, to);
+    dlua_fold_simd()->column_sums(x, w->n, w->inner, n, tops, sums);
+    for (int64_t j = 0; j < n; j++) sums[j] = logf(sums[j]);
+    for (int64_t c = 0; c < w->n; c++)
+      for (int64_t j = 0; j < n; j++)
+        y[c * w->inner + j] = (x[c * w->inner + j] - tops[j]) - sums[j];
+  }
+}
+
 static dlua_status softmax_cpu(const dlua_args *a) { return run_rows(a, PLAIN, softmax_rows); }
 static dlua_status softmax_team(const dlua_args *a) { return run_rows(a, PER_EXP, softmax_rows); }
 
 static dlua_status softmax_vector(const dlua_args *a) {
+  if (columns_apply(a)) return run_rows(a, PER_VECTOR_EXP, softmax_across);
   return vectors_apply(a) ? run_rows(a, PER_VECTOR_EXP, softmax_vectors) : DLUA_DECLINED;
 }
 
@@ -120,6 +162,7 @@ static dlua_status log_softmax_team(const dlua_args *a) {
 }
 
 static dlua_status log_softmax_vector(const dlua_args *a) {
+  if (columns_apply(a)) return run_rows(a, PER_VECTOR_EXP, log_softmax_across);
   return vectors_apply(a) ? run_rows(a, PER_VECTOR_EXP, log_softmax_vectors) : DLUA_DECLINED;
 }
 
@@ -236,8 +279,7 @@ static dlua_tensor *sum_along(dlua_back *b, dlua_tensor *x) {
 static void softmax_grad_back(dlua_back *b) {
   dlua_scope *s = b->s;
   dlua_tensor *g = dlua_saved(b, "g"), *y = dlua_saved(b, "y"), *h = b->g[0];
-  dlua_give(b, 0,
-            dlua_call(s, &dlua_op_softmax_grad, dlua_t(h), dlua_t(y), dlua_v(&b->num[0])));
+  dlua_give(b, 0, dlua_call(s, &dlua_op_softmax_grad, dlua_t(h), dlua_t(y), dlua_v(&b->num[0])));
   if (!dlua_needs(b, 1)) return;
   dlua_tensor *centred = dlua_sub(s, g, sum_along(b, dlua_mul(s, g, y)));
   dlua_tensor *other = dlua_mul(s, g, sum_along(b, dlua_mul(s, h, y)));

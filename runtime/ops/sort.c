@@ -98,20 +98,13 @@ static void sink(item *heap, int64_t n, int64_t at) {
   heap[at] = moving;
 }
 
-// Brings the first count items in sorted order to the front.
-static void select_items(item *items, item *spare, int64_t n, int64_t count) {
-  if (count > n / 8 || n <= FEW) {
-    sort_items(items, spare, n);
-    return;
-  }
-  for (int64_t at = count / 2 - 1; at >= 0; at--) sink(items, count, at);
-  for (int64_t k = count; count > 0 && k < n; k++)
-    if (after(&items[0], &items[k])) items[0] = items[k], sink(items, count, 0);
-  for (int64_t last = count - 1; last > 0; last--) {
-    item worst = items[0];
-    items[0] = items[last];
-    items[last] = worst;
-    sink(items, last, 0);
+// Sorts a heap whose worst item is on top, best first.
+static void sort_heap(item *heap, int64_t n) {
+  for (int64_t last = n - 1; last > 0; last--) {
+    item worst = heap[0];
+    heap[0] = heap[last];
+    heap[last] = worst;
+    sink(heap, last, 0);
   }
 }
 
@@ -129,16 +122,31 @@ static int64_t step_of(const dlua_tensor *x, int64_t dim) {
   return x && x->ndim ? x->stride[dim] * (int64_t)dlua_dtype_size((dlua_dtype)x->dtype) : 0;
 }
 
+static item item_of(const sorting *s, const char *lane, int64_t step, int64_t k) {
+  uint64_t key = key_of(lane + k * step, s->x->dtype);
+  return (item){s->descending ? ~key : key, k};
+}
+
+// The first few of a long lane: a heap of the best so far, which most elements never enter. A later
+// element with the key of the worst is worse, so that comparing keys is enough.
+static void pick_items(const sorting *s, const char *lane, int64_t step, item *heap) {
+  for (int64_t k = 0; k < s->count; k++) heap[k] = item_of(s, lane, step, k);
+  for (int64_t at = s->count / 2 - 1; at >= 0; at--) sink(heap, s->count, at);
+  for (int64_t k = s->count; k < s->n; k++) {
+    item next = item_of(s, lane, step, k);
+    if (next.key < heap[0].key) heap[0] = next, sink(heap, s->count, 0);
+  }
+  sort_heap(heap, s->count);
+}
+
 static void sort_lane(const sorting *s, char *const *p, item *items) {
   int64_t step = step_of(s->x, s->dim), to = step_of(s->indices, s->dim);
-  for (int64_t k = 0; k < s->n; k++) {
-    uint64_t key = key_of(p[0] + k * step, s->x->dtype);
-    items[k] = (item){s->descending ? ~key : key, k};
-  }
-  if (s->count < s->n)
-    select_items(items, items + s->n, s->n, s->count);
-  else
+  if (s->count <= s->n / 8) {
+    pick_items(s, p[0], step, items);
+  } else {
+    for (int64_t k = 0; k < s->n; k++) items[k] = item_of(s, p[0], step, k);
     sort_items(items, items + s->n, s->n);
+  }
   for (int64_t k = 0; k < s->count; k++) *(int64_t *)(p[1] + k * to) = items[k].at + 1;
   if (!s->values) return;
   size_t width = dlua_dtype_size((dlua_dtype)s->x->dtype);

@@ -7,7 +7,6 @@
 #include "../fold.h"
 
 #include <math.h>
-#include <stdbool.h>
 #include <string.h>
 #ifdef __AVX512F__
 #include <immintrin.h>
@@ -18,7 +17,8 @@
 
 enum { LANES = 16, GROUP = 4, DEPTH = 64 };
 
-// Lanes wider than the registers would change the calling convention; nothing here is called with them.
+// Lanes wider than the registers would change the calling convention; nothing here is called with
+// them.
 #pragma GCC diagnostic ignored "-Wpsabi"
 
 typedef float vec __attribute__((vector_size(64), aligned(4), may_alias));
@@ -249,8 +249,10 @@ static inline vec load_column(const float *x, int64_t n) {
 }
 
 static void store_column(float *y, vec v, int64_t n) {
-  if (n < LANES) store_some(y, v, n);
-  else store(y, v);
+  if (n < LANES)
+    store_some(y, v, n);
+  else
+    store(y, v);
 }
 
 static inline vec column_tops(const float *x, int64_t count, int64_t stride, int64_t n) {
@@ -301,8 +303,7 @@ static void log_softmax_grad_row(float *gx, const float *g, const float *y, int6
   float sum = (float)sum_row(g, n);
   vec sums = splat(sum);
   int64_t k = 0;
-  for (; k + LANES <= n; k += LANES)
-    store(gx + k, load(g + k) - exp_lanes(load(y + k)) * sums);
+  for (; k + LANES <= n; k += LANES) store(gx + k, load(g + k) - exp_lanes(load(y + k)) * sums);
   if (k < n) {
     vec e = exp_lanes(load_some(y + k, n - k, 0));
     store_some(gx + k, load_some(g + k, n - k, 0) - e * sums, n - k);
@@ -311,31 +312,59 @@ static void log_softmax_grad_row(float *gx, const float *g, const float *y, int6
 
 // ---------------------------------------------------------------- random numbers
 
-// Sixteen blocks at once: one word of each block per lane.
+typedef uint32_t uvec __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint64_t wide __attribute__((vector_size(64), aligned(4), may_alias));
+
+// Both halves of the 64-bit products of all lanes with factor.
+static inline void multiply_wide(uvec a, uint32_t factor, uvec *high, uvec *low) {
+  const uint64_t lower = 0xFFFFFFFFu;
+#ifdef __AVX512F__
+  __m512i f = _mm512_set1_epi64((long long)factor);
+  wide even = (wide)_mm512_mul_epu32((__m512i)a, f);
+  wide odd = (wide)_mm512_mul_epu32((__m512i)((wide)a >> 32), f);
+#else
+  wide even = ((wide)a & lower) * factor, odd = ((wide)a >> 32) * factor;
+#endif
+  *high = (uvec)((even >> 32) | (odd & ~lower));
+  *low = (uvec)((even & lower) | (odd << 32));
+}
+
+// a and b lane by lane in turn: the lower or the upper halves.
+static inline uvec weave_low(uvec a, uvec b) {
+  const uvec lanes = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
+  return __builtin_shuffle(a, b, lanes);
+}
+
+static inline uvec weave_high(uvec a, uvec b) {
+  const uvec lanes = {8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  return __builtin_shuffle(a, b, lanes);
+}
+
+// Sixteen blocks at once, one per lane; their counters differ in the lower word only.
 static inline void philox_lanes(uint32_t *bits, uint64_t key, uint64_t first) {
-  uint32_t c0[LANES], c1[LANES], c2[LANES] = {0}, c3[LANES] = {0};
+  const uvec lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  uvec c0 = lane + (uint32_t)first, c1 = (uvec){0} + (uint32_t)(first >> 32), c2 = {0}, c3 = {0};
   uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
-  for (int lane = 0; lane < LANES; lane++) {
-    c0[lane] = (uint32_t)(first + (uint64_t)lane);
-    c1[lane] = (uint32_t)((first + (uint64_t)lane) >> 32);
-  }
   for (int round = 0; round < 10; round++) {
-    for (int lane = 0; lane < LANES; lane++) {
-      uint64_t p0 = (uint64_t)0xD2511F53u * c0[lane], p1 = (uint64_t)0xCD9E8D57u * c2[lane];
-      uint32_t n0 = (uint32_t)(p1 >> 32) ^ c1[lane] ^ k0, n2 = (uint32_t)(p0 >> 32) ^ c3[lane] ^ k1;
-      c1[lane] = (uint32_t)p1, c3[lane] = (uint32_t)p0, c0[lane] = n0, c2[lane] = n2;
-    }
+    uvec high0, low0, high1, low1;
+    multiply_wide(c0, 0xD2511F53u, &high0, &low0);
+    multiply_wide(c2, 0xCD9E8D57u, &high1, &low1);
+    c0 = high1 ^ c1 ^ k0, c2 = high0 ^ c3 ^ k1, c1 = low1, c3 = low0;
     k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
   }
-  for (int lane = 0; lane < LANES; lane++) {
-    bits[4 * lane] = c0[lane], bits[4 * lane + 1] = c1[lane];
-    bits[4 * lane + 2] = c2[lane], bits[4 * lane + 3] = c3[lane];
-  }
+  uvec even0 = weave_low(c0, c2), even1 = weave_high(c0, c2);
+  uvec odd0 = weave_low(c1, c3), odd1 = weave_high(c1, c3), *out = (uvec *)bits;
+  out[0] = weave_low(even0, odd0), out[1] = weave_high(even0, odd0);
+  out[2] = weave_low(even1, odd1), out[3] = weave_high(even1, odd1);
 }
 
 static void philox(uint32_t *bits, uint64_t key, uint64_t first, int64_t blocks) {
   int64_t k = 0;
-  for (; k + LANES <= blocks; k += LANES) philox_lanes(bits + 4 * k, key, first + (uint64_t)k);
+  for (; k + LANES <= blocks; k += LANES) {
+    uint64_t block = first + (uint64_t)k;
+    if ((uint32_t)block > UINT32_MAX - LANES) break; // the lower words would wrap
+    philox_lanes(bits + 4 * k, key, block);
+  }
   for (; k < blocks; k++) {
     dlua_block block = dlua_philox(key, 0, first + (uint64_t)k, 0);
     memcpy(bits + 4 * k, block.lane, sizeof block.lane);
@@ -343,8 +372,7 @@ static void philox(uint32_t *bits, uint64_t key, uint64_t first, int64_t blocks)
 }
 
 static void uniform(float *y, const uint32_t *bits, int64_t n, float low, float span) {
-  for (int64_t k = 0; k < n; k++)
-    y[k] = fmaf((float)(int32_t)(bits[k] >> 8) * 0x1p-24f, span, low);
+  for (int64_t k = 0; k < n; k++) y[k] = fmaf((float)(int32_t)(bits[k] >> 8) * 0x1p-24f, span, low);
 }
 
 static void normal(float *y, const uint32_t *bits, int64_t n, float mean, float std) {
@@ -355,13 +383,13 @@ static void normal(float *y, const uint32_t *bits, int64_t n, float mean, float 
   }
 }
 
-static void dropout(float *y, uint8_t *mask, const float *x, const uint32_t *bits, int64_t n,
-                    uint32_t threshold, float scale) {
+static void dropout(float *restrict y, uint8_t *restrict mask, const float *restrict x,
+                    const uint32_t *restrict bits, int64_t n, uint32_t threshold, float scale) {
   for (int64_t k = 0; k < n; k++) {
-    bool keep = bits[k] >> 8 >= threshold;
-    mask[k] = keep;
-    y[k] = keep ? x[k] * scale : 0;
+    float scaled = x[k] * scale;
+    y[k] = bits[k] >> 8 >= threshold ? scaled : 0;
   }
+  for (int64_t k = 0; k < n; k++) mask[k] = bits[k] >> 8 >= threshold;
 }
 
 // ---------------------------------------------------------------- the table

@@ -3,7 +3,11 @@
 // x * y + z, so that a value does not depend on its place in a row or on the number of threads.
 #include "../simd.h"
 
+#include <string.h>
+
 #include "vector_math.h"
+
+enum { BLOCK = 256 };
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
@@ -115,6 +119,18 @@ static inline double power(double x, double y) {
 ROW2(pow_any, 0, 0, y == 2 ? x * x : y == 3 ? x * x * x : (float)power(x, y))
 ROW1(pow_3, 0, 0, x *x *x)
 
+// A repeated exponent is spread over a block: as an invariant it makes the compiler split the loop
+// along its conditions and leave the parts scalar.
+static void pow_same(void *context, int64_t n, char **p, const int64_t *s) {
+  float y[BLOCK];
+  for (int64_t k = 0; k < BLOCK; k++) y[k] = *(const float *)p[2];
+  for (int64_t k = 0; k < n; k += BLOCK) {
+    char *block[3] = {p[0] + k * s[0], p[1] + k * s[1], (char *)y};
+    int64_t strides[3] = {s[0], s[1], sizeof *y};
+    pow_any_f32(context, n - k < BLOCK ? n - k : BLOCK, block, strides);
+  }
+}
+
 static void pow_f32(void *context, int64_t n, char **p, const int64_t *s) {
   float y = *(const float *)p[2];
   if (s[2] == 0 && y == 2)
@@ -122,21 +138,29 @@ static void pow_f32(void *context, int64_t n, char **p, const int64_t *s) {
   else if (s[2] == 0 && y == 3)
     pow_3_f32(context, n, p, s);
   else
-    pow_any_f32(context, n, p, s);
+    (s[2] == 0 ? pow_same : pow_any_f32)(context, n, p, s);
 }
 
 // ---------------------------------------------------------------- sin and cos
 
-enum { ANGLES = 256 };
+static inline void copy_f32(void *to, int64_t to_step, const void *from, int64_t from_step,
+                            int64_t n) {
+  if (to_step == sizeof(float) && from_step == sizeof(float)) {
+    memcpy(to, from, (size_t)n * sizeof(float));
+    return;
+  }
+  for (int64_t k = 0; k < n; k++)
+    *(float *)((char *)to + k * to_step) = *(const float *)((const char *)from + k * from_step);
+}
 
 // Large angles, rare, go to libm; their places are known only after the block is done.
 static ALWAYS_INLINE void angle_row(int64_t turns, double (*libm)(double), int64_t n, char **p,
                                     const int64_t *s) {
-  float x[ANGLES], y[ANGLES];
-  for (int64_t from = 0; from < n; from += ANGLES) {
-    int64_t count = n - from < ANGLES ? n - from : ANGLES;
+  float x[BLOCK], y[BLOCK];
+  for (int64_t from = 0; from < n; from += BLOCK) {
+    int64_t count = n - from < BLOCK ? n - from : BLOCK;
     int large = 0;
-    for (int64_t k = 0; k < count; k++) x[k] = *(const float *)(p[1] + (from + k) * s[1]);
+    copy_f32(x, sizeof *x, p[1] + from * s[1], s[1], count);
 #pragma omp simd reduction(| : large)
     for (int64_t k = 0; k < count; k++) {
       y[k] = (float)vm_sine(x[k], turns);
@@ -145,7 +169,7 @@ static ALWAYS_INLINE void angle_row(int64_t turns, double (*libm)(double), int64
     for (int64_t k = 0; large && k < count; k++) {
       if (__builtin_fabsf(x[k]) > (float)VM_ANGLE) y[k] = (float)libm(x[k]);
     }
-    for (int64_t k = 0; k < count; k++) *(float *)(p[0] + (from + k) * s[0]) = y[k];
+    copy_f32(p[0] + from * s[0], s[0], y, sizeof *y, count);
   }
 }
 
