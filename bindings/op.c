@@ -357,6 +357,13 @@ static int deliver(call *c, dlua_tensor **slot[]) {
   return visible;
 }
 
+// The result of an in-place call is its first argument.
+static int deliver_inplace(call *c) {
+  for (int k = 0; k < c->a.nout; k++) dlua_tensor_release(c->a.out[k]);
+  lua_pushvalue(c->L, 1);
+  return 1;
+}
+
 static int call_op(lua_State *L) {
   call c; // not cleared: 2 kB, of which a call uses little
   const bound *b = lua_touserdata(L, lua_upvalueindex(1));
@@ -368,14 +375,10 @@ static int call_op(lua_State *L) {
   for (int k = 0; k < b->nvisible && !b->inplace; k++) slot[k] = dlua_bind_box(L);
   dlua_status status = perform(&c);
   if (dlua_bind_retry(L, status)) status = perform(&c);
-  if (status == DLUA_OK && c.requires_grad) status = dlua_bind_require(c.a.out[0], b->name, true);
   if (status != DLUA_OK) return dlua_bind_check(L, status), 0;
-  if (b->inplace) {
-    for (int k = 0; k < c.a.nout; k++) dlua_tensor_release(c.a.out[k]);
-    lua_pushvalue(L, 1);
-    return 1;
-  }
+  if (b->inplace) return deliver_inplace(&c);
   int count = deliver(&c, slot);
+  if (c.requires_grad) dlua_bind_check(L, dlua_bind_require(*slot[0], b->name, true));
   lua_settop(L, top + count);
   return count;
 }
