@@ -288,9 +288,14 @@ static dlua_status read_create_option(call *c, const char *key, int index, bool 
   bool dtype = strcmp(key, "dtype") == 0;
   if (!dtype && strcmp(key, "device") != 0) return *known = false, DLUA_OK;
   if (lua_type(c->L, index) != LUA_TSTRING) return wrong_type(c, key, "a string", index);
-  if (!dtype) return dlua_device_find(lua_tostring(c->L, index), &c->a.device);
-  c->a.dtype_set = true;
-  return dlua_dtype_find(lua_tostring(c->L, index), &c->a.dtype);
+  const char *word = lua_tostring(c->L, index);
+  c->a.dtype_set |= dtype;
+  dlua_status status =
+      dtype ? dlua_dtype_find(word, &c->a.dtype) : dlua_device_find(word, &c->a.device);
+  if (status == DLUA_OK) return DLUA_OK;
+  char problem[512];
+  snprintf(problem, sizeof problem, "%s", dlua_message());
+  return dlua_fail(status, "%s: %s", c->b->name, problem);
 }
 
 static dlua_status read_option(call *c, const char *key, int index) {
