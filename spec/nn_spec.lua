@@ -216,6 +216,10 @@ describe("help", function()
       .. "h' = floor((h + 2*padding - dilation*(kernel - 1) - 1) / stride) + 1", dlua.help "nn.Conv2d")
     assert.truthy(dlua.help("optim.Adam"):find("betas = {0.9, 0.999}", 1, true))
     assert.truthy(dlua.help("nn.init.zeros_"))
+    assert.truthy(dlua.help("nn.clip_grad_norm_"):find("nn.clip_grad_norm_(parameters, max_norm, {options})\n", 1, true))
+    for _, name in ipairs {"train.Progress", "metrics.TopK", "nn.Module", "nn.Module.summary", "dlua.train.evaluate"} do
+      assert.truthy(dlua.help(name), name)
+    end
     assert.is_nil(dlua.help "nn.Nothing")
   end)
 end)

@@ -9,20 +9,46 @@ local help = {}
 --   help.register("nn.Example", "nn.Example(x)\n  What it does.")
 function help.register(name, text) texts[name] = text end
 
--- The comment above a Lua function as text without its dashes, or nil where there is none.
---   print(help.comment(dlua.nn.class))
-function help.comment(fn)
-  local info = debug.getinfo(fn, "S")
-  local file = info.source:sub(1, 1) == "@" and io.open(info.source:sub(2))
+-- The comment above the first line of a source file that is_wanted(number, text), without its dashes, or nil.
+local function comment_above(source, is_wanted)
+  local file = source:sub(1, 1) == "@" and io.open(source:sub(2))
   if not file then return nil end
-  local above, count = {}, 0
+  local above, number = {}, 0
   for line in file:lines() do
-    count = count + 1
-    if count == info.linedefined then break end
+    number = number + 1
+    if is_wanted(number, line) then break end
     if line:find "^%s*%-%-" then above[#above + 1] = line:gsub("^%s*%-%- ?", "") else above = {} end
   end
   file:close()
   return #above > 0 and table.concat(above, "\n") or nil
+end
+
+-- The comment above a Lua function as text without its dashes, or nil where there is none.
+--   print(help.comment(dlua.nn.class))
+function help.comment(fn)
+  local info = debug.getinfo(fn, "S")
+  return comment_above(info.source, function(number) return number == info.linedefined end)
+end
+
+-- The comment above the line that makes a class, found through the file its init or update comes from.
+local function class_comment(class)
+  local method = rawget(class, "init") or rawget(class, "update")
+  if not method then return nil end
+  local head = "^local " .. rawget(class, "__name") .. " = "
+  local text = comment_above(debug.getinfo(method, "S").source, function(_, line) return line:find(head) end)
+  return text or help.comment(method)
+end
+
+-- "name(x, y)" from a Lua function's parameters; given is what options tables are called.
+local function usage(name, fn)
+  local parameters, k = {}, 1
+  while debug.getlocal(fn, k) do
+    local parameter = debug.getlocal(fn, k)
+    if parameter ~= "self" then parameters[#parameters + 1] = parameter == "given" and "{options}" or parameter end
+    k = k + 1
+  end
+  if debug.getinfo(fn, "u").isvararg then parameters[#parameters + 1] = "..." end
+  return ("%s(%s)"):format(name, table.concat(parameters, ", "))
 end
 
 -- The value of a dotted name inside dlua, or nil.
@@ -38,10 +64,13 @@ local function find(name)
 end
 
 local function described(name)
-  local value = find(name)
-  local text = type(value) == "function" and help.comment(value)
-    or type(value) == "table" and (rawget(value, "doc") or rawget(value, "init") and help.comment(value.init))
-  return text and (name .. "\n  " .. text:gsub("\n", "\n  ")) or nil
+  local value, head, text = find(name), name, nil
+  if type(value) == "function" then
+    head, text = usage(name, value), help.comment(value)
+  elseif type(value) == "table" then
+    text = rawget(value, "doc") or rawget(value, "__name") and class_comment(value)
+  end
+  return text and (head .. "\n  " .. text:gsub("\n", "\n  ")) or nil
 end
 
 -- The help text of a name, or nil. Finding it loads the submodule, because texts come with the code.

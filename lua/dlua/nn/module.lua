@@ -16,6 +16,7 @@ local class = require "dlua.class"
 
 local Module = class "Module"
 Module.is_module = true
+Module.doc = "What every layer and model is made of; nn.class makes one's own."
 
 -- ---------------------------------------------------------------- parameters
 
