@@ -140,6 +140,18 @@ describe("early stopping", function()
     assert.equal(3, (stops_at({patience = 2}, {1, 0 / 0, 0 / 0})))
   end)
 
+  it("keeps them through scopes, and modules their buffers", function()
+    local stop = train.EarlyStopping {restore_best = true}
+    local net = dlua.tidy(function()
+      local made = nn.Sequential {nn.Linear(2, 2), nn.BatchNorm1d(2)}
+      made:requires_grad_(false)
+      stop:step(1, made)
+      return made
+    end)
+    stop:restore(net)
+    assert.shape({3, 2}, net(dlua.ones(3, 2)))
+  end)
+
   it("restores the best weights", function()
     local net, stop = nn.Linear(1, 1), train.EarlyStopping {restore_best = true}
     for _, value in ipairs {3, 1, 2} do
