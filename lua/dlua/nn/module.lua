@@ -310,6 +310,7 @@ end
 --   copy:load_state_dict(net:state_dict())
 function Module:load_state_dict(state, given)
   local o = dlua.options("load_state_dict", given, {strict = true})
+  if type(state) ~= "table" then dlua.fail("load_state_dict: takes a table of tensors, not a %s", type(state)) end
   local own = collect(self, false)
   for _, entry in ipairs(collect(self, true)) do own[#own + 1] = entry end
   local missing, problems, extra = mismatches(own, state)
