@@ -288,9 +288,14 @@ static dlua_status read_create_option(call *c, const char *key, int index, bool 
   bool dtype = strcmp(key, "dtype") == 0;
   if (!dtype && strcmp(key, "device") != 0) return *known = false, DLUA_OK;
   if (lua_type(c->L, index) != LUA_TSTRING) return wrong_type(c, key, "a string", index);
-  if (!dtype) return dlua_device_find(lua_tostring(c->L, index), &c->a.device);
-  c->a.dtype_set = true;
-  return dlua_dtype_find(lua_tostring(c->L, index), &c->a.dtype);
+  const char *word = lua_tostring(c->L, index);
+  c->a.dtype_set |= dtype;
+  dlua_status status =
+      dtype ? dlua_dtype_find(word, &c->a.dtype) : dlua_device_find(word, &c->a.device);
+  if (status == DLUA_OK) return DLUA_OK;
+  char problem[512];
+  snprintf(problem, sizeof problem, "%s", dlua_message());
+  return dlua_fail(status, "%s: %s", c->b->name, problem);
 }
 
 static dlua_status read_option(call *c, const char *key, int index) {
@@ -357,6 +362,13 @@ static int deliver(call *c, dlua_tensor **slot[]) {
   return visible;
 }
 
+// The result of an in-place call is its first argument.
+static int deliver_inplace(call *c) {
+  for (int k = 0; k < c->a.nout; k++) dlua_tensor_release(c->a.out[k]);
+  lua_pushvalue(c->L, 1);
+  return 1;
+}
+
 static int call_op(lua_State *L) {
   call c; // not cleared: 2 kB, of which a call uses little
   const bound *b = lua_touserdata(L, lua_upvalueindex(1));
@@ -368,14 +380,10 @@ static int call_op(lua_State *L) {
   for (int k = 0; k < b->nvisible && !b->inplace; k++) slot[k] = dlua_bind_box(L);
   dlua_status status = perform(&c);
   if (dlua_bind_retry(L, status)) status = perform(&c);
-  if (status == DLUA_OK && c.requires_grad) status = dlua_bind_require(c.a.out[0], b->name, true);
   if (status != DLUA_OK) return dlua_bind_check(L, status), 0;
-  if (b->inplace) {
-    for (int k = 0; k < c.a.nout; k++) dlua_tensor_release(c.a.out[k]);
-    lua_pushvalue(L, 1);
-    return 1;
-  }
+  if (b->inplace) return deliver_inplace(&c);
   int count = deliver(&c, slot);
+  if (c.requires_grad) dlua_bind_check(L, dlua_bind_require(*slot[0], b->name, true));
   lua_settop(L, top + count);
   return count;
 }

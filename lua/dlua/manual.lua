@@ -27,6 +27,7 @@ return {
   A function with a gradient of its own; ctx carries from forward to backward what is needed there.]],
   scope = [[local s <close> = dlua.scope()
   Releases every tensor made in the block when it ends, but parameters and what s:keep(…) names.]],
+  lasting = "dlua.lasting(x, …)\n  Takes tensors, or tables of them, out of all open scopes; gives them back.",
   tidy = "dlua.tidy(fn, …)\n  Calls fn and releases every tensor made in it but its results.",
   memory = [[dlua.memory([device])
   A table of bytes live, peak, cached and of Lua's own (lua), and of blocks handed out (allocations, system).]],
