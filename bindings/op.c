@@ -50,11 +50,34 @@ static dlua_status hold(call *c, int k, dlua_tensor *x) {
   return DLUA_OK;
 }
 
+// The last numbers, float and integer, that no graph kept: x + 1 in a loop allocates nothing for 1.
+static dlua_tensor *spare[2];
+
+static dlua_tensor *take_spare(bool is_int, int64_t i, double f) {
+  dlua_tensor *x = spare[is_int];
+  spare[is_int] = NULL;
+  if (x && is_int)
+    *dlua_i64(x) = i;
+  else if (x)
+    *dlua_f64(x) = f;
+  return x;
+}
+
+// Releases what perform made; a number that nobody else holds becomes the spare one.
+static void drop_made(dlua_tensor *x) {
+  bool is_int = x->dtype == DLUA_I64;
+  if (x->number && !spare[is_int] && x->refs == 1 && x->storage->refs == 1)
+    spare[is_int] = x;
+  else
+    dlua_tensor_release(x);
+}
+
 static dlua_status read_number_tensor(call *c, int k, int index) {
-  dlua_tensor *x = NULL;
-  int is_int = lua_isinteger(c->L, index);
-  DLUA_TRY(dlua_tensor_number(&x, is_int, is_int ? lua_tointeger(c->L, index) : 0,
-                              lua_tonumber(c->L, index)));
+  bool is_int = lua_isinteger(c->L, index);
+  int64_t i = is_int ? lua_tointeger(c->L, index) : 0;
+  double f = lua_tonumber(c->L, index);
+  dlua_tensor *x = take_spare(is_int, i, f);
+  if (!x) DLUA_TRY(dlua_tensor_number(&x, is_int, i, f));
   return hold(c, k, x);
 }
 
@@ -349,7 +372,7 @@ static dlua_status perform(call *c) {
   c->nmade = 0;
   dlua_status status = read_arguments(c);
   if (status == DLUA_OK) status = dlua_run(&c->a);
-  while (c->nmade > 0) dlua_tensor_release(c->made[--c->nmade]);
+  while (c->nmade > 0) drop_made(c->made[--c->nmade]);
   if (c->a.in != c->a.slots) free(c->a.in);
   return status;
 }
