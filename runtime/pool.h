@@ -1,10 +1,11 @@
-// pool.h - max pooling of blocked activations, compiled once per instruction set (simd/pool.c).
+// pool.h - max pooling, compiled once per instruction set (simd/pool.c).
 #ifndef DLUA_POOL_H
 #define DLUA_POOL_H
 
 #include <stdint.h>
 
-// One plane: x {h,w} vectors of `block` channels -> y {oh,ow} and the 1-based places of the maxima
+// One plane: x {h,w} vectors of 16 or 8 channels, or single
+// floats, -> y {oh,ow} and the 1-based places of the maxima
 // in the plane.
 typedef struct dlua_pool_plane {
   int64_t h, w, oh, ow, kh, kw, sh, sw, ph, pw, dh, dw;
@@ -13,6 +14,7 @@ typedef struct dlua_pool_plane {
 typedef struct dlua_pool_kernels {
   void (*max16)(const dlua_pool_plane *p, const float *x, float *y, int32_t *where);
   void (*max8)(const dlua_pool_plane *p, const float *x, float *y, int32_t *where);
+  void (*max1)(const dlua_pool_plane *p, const float *x, float *y, int32_t *where);
 } dlua_pool_kernels;
 
 extern const dlua_pool_kernels dlua_pool_base;

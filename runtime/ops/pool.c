@@ -117,7 +117,7 @@ static double max_of(const dlua_tensor *x, int64_t plane, const int64_t rows[3],
       if (i < 0 || j < 0) continue;
       int64_t at = base + i * w + j;
       double v = x->dtype == DLUA_F32 ? (double)dlua_f32(x)[at] : dlua_f64(x)[at];
-      if (!(v <= best) || *where == 0) best = v, *where = (int32_t)(i * w + j + 1);
+      if (v > best || v != v || *where == 0) best = v, *where = (int32_t)(i * w + j + 1);
     }
   }
   return best;
@@ -188,25 +188,6 @@ typedef struct job {
   int64_t block; // channels side by side in memory: 1, 8 or 16
 } job;
 
-// One plane of single floats.
-static void max_plane(const dlua_pool_plane *p, const float *x, float *y, int32_t *where) {
-  for (int64_t i = 0; i < p->oh; i++) {
-    int64_t top = i * p->sh - p->ph, bottom = least(p->h, top + p->dh * (p->kh - 1) + 1);
-    for (int64_t j = 0; j < p->ow; j++) {
-      int64_t left = j * p->sw - p->pw, right = least(p->w, left + p->dw * (p->kw - 1) + 1);
-      float best = -INFINITY;
-      int64_t at = -1;
-      for (int64_t r = top; r < bottom; r += p->dh) {
-        for (int64_t c = left; c < right && r >= 0; c += p->dw) {
-          if (c >= 0 && (!(x[r * p->w + c] <= best) || at < 0))
-            best = x[r * p->w + c], at = r * p->w + c;
-        }
-      }
-      *y++ = best, *where++ = (int32_t)at + 1;
-    }
-  }
-}
-
 static void max_planes(void *context, int64_t from, int64_t to) {
   const job *j = context;
   const float *x = dlua_f32(j->a->in[0]);
@@ -217,7 +198,7 @@ static void max_planes(void *context, int64_t from, int64_t to) {
     void (*plane)(const dlua_pool_plane *, const float *, float *, int32_t *) =
         j->block == 16  ? kernels()->max16
         : j->block == 8 ? kernels()->max8
-                        : max_plane;
+                        : kernels()->max1;
     plane(&j->p, x + k * in, y + k * out, where + k * out);
   }
 }
@@ -249,21 +230,32 @@ typedef struct scatter {
   int64_t in, out, block; // elements of a plane (of blocks)
 } scatter;
 
+// One plane; block channels side by side. A dilated window over a tiny image may have no tap inside
+// it: its place is 0.
+static void scatter_f32(const scatter *s, float *gx, const float *g, const int32_t *where) {
+  for (int64_t k = 0; k < s->out; k += s->block) {
+    for (int64_t l = 0; l < s->block; l++)
+      if (where[k + l]) gx[(where[k + l] - 1) * s->block + l] += g[k + l];
+  }
+}
+
+static void scatter_f64(const scatter *s, double *gx, const double *g, const int32_t *where) {
+  for (int64_t k = 0; k < s->out; k++)
+    if (where[k]) gx[where[k] - 1] += g[k];
+}
+
 static void scatter_planes(void *context, int64_t from, int64_t to) {
   const scatter *s = context;
   const int32_t *where = dlua_data(s->where);
   size_t width = dlua_dtype_size((dlua_dtype)s->gx->dtype);
-  memset((char *)dlua_data(s->gx) + (size_t)(from * s->in) * width, 0,
-         (size_t)((to - from) * s->in) * width);
   for (int64_t plane = from; plane < to; plane++) {
-    for (int64_t k = 0; k < s->out; k++) {
-      int64_t at = plane * s->out + k, lane = s->block > 1 ? k % s->block : 0;
-      int64_t place = plane * s->in + (where[at] - 1) * s->block + lane;
-      if (width == sizeof(float))
-        dlua_f32(s->gx)[place] += dlua_f32(s->g)[at];
-      else
-        dlua_f64(s->gx)[place] += dlua_f64(s->g)[at];
-    }
+    char *gx = (char *)dlua_data(s->gx) + (size_t)(plane * s->in) * width;
+    const char *g = (const char *)dlua_data(s->g) + (size_t)(plane * s->out) * width;
+    memset(gx, 0, (size_t)s->in * width);
+    if (width == sizeof(float))
+      scatter_f32(s, (float *)gx, (const float *)g, where + plane * s->out);
+    else
+      scatter_f64(s, (double *)gx, (const double *)g, where + plane * s->out);
   }
 }
 
