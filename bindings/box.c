@@ -147,25 +147,35 @@ static int scope_new(lua_State *L) {
   return 1;
 }
 
-// Moves the boxes at index, also those in a table, before the scope's marker.
-static void keep(lua_State *L, int index, box *scope, int depth) {
+// Moves the boxes at index, also those in a table, before a place in the list: a scope's marker, or
+// the oldest box.
+static void keep(lua_State *L, int index, link *place, int depth) {
   box *b = test_box(L, index, &tensor_tag);
-  if (b) {
+  if (b && &b->link != place) {
     unlink_box(&b->link);
-    link_before(&b->link, &scope->link);
+    link_before(&b->link, place);
   } else if (lua_istable(L, index) && depth < 8) {
     luaL_checkstack(L, 3, "keep: tables nest too deeply");
     index = lua_absindex(L, index);
     for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1))
-      keep(L, lua_gettop(L), scope, depth + 1);
+      keep(L, lua_gettop(L), place, depth + 1);
   }
 }
 
 static int scope_keep(lua_State *L) {
   box *scope = test_box(L, 1, &scope_tag);
   if (!scope) return dlua_bind_raise(L, "keep: call it as scope:keep(…)");
-  for (int k = 2; k <= lua_gettop(L); k++) keep(L, k, scope, 0);
+  for (int k = 2; k <= lua_gettop(L); k++) keep(L, k, &scope->link, 0);
   return lua_gettop(L) - 1;
+}
+
+void dlua_bind_keep(lua_State *L, int index) { keep(L, index, context.boxes.after, 0); }
+
+// lasting(x, …): no scope that is open now releases these tensors, or tables of them; gives them
+// back.
+static int lasting(lua_State *L) {
+  for (int k = 1; k <= lua_gettop(L); k++) dlua_bind_keep(L, k);
+  return lua_gettop(L);
 }
 
 // tidy(fn, …): calls fn in a scope and keeps what it returns.
@@ -177,7 +187,7 @@ static int tidy(lua_State *L) {
   lua_insert(L, 1);
   int status = lua_pcall(L, lua_gettop(L) - 2, LUA_MULTRET, 0);
   if (status == LUA_OK) {
-    for (int k = 2; k <= lua_gettop(L); k++) keep(L, k, scope, 0);
+    for (int k = 2; k <= lua_gettop(L); k++) keep(L, k, &scope->link, 0);
   }
   close_scope(scope);
   return status == LUA_OK ? lua_gettop(L) - 1 : lua_error(L);
@@ -294,7 +304,8 @@ void dlua_bind_boxes(lua_State *L) {
   luaL_newlib(L, scope_methods);
   lua_setfield(L, -2, "__index");
   lua_pop(L, 1);
-  static const luaL_Reg functions[] = {{"scope", scope_new}, {"tidy", tidy}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"scope", scope_new}, {"tidy", tidy}, {"lasting", lasting}, {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);
   lua_getfield(L, -1, "methods");
   lua_pushcfunction(L, box_release);

@@ -65,7 +65,7 @@ static bool again(lua_State *L, dlua_status status, bool *tried) {
 
 // ---------------------------------------------------------------- reading
 
-// cifar(folder, train), mnist(folder, train), folder(folder, channels)
+// cifar(folder, train), mnist(folder, train), folder(folder, channels[, bytes of pictures to keep])
 static int read_cifar(lua_State *L) {
   const char *folder = luaL_checkstring(L, 1);
   bool train = lua_toboolean(L, 2), tried = false;
@@ -89,6 +89,7 @@ static int read_folder(lua_State *L) {
   int channels = (int)luaL_checkinteger(L, 2);
   dlua_dataset **d = (dlua_dataset **)push_handle(L, DATASET);
   dlua_bind_check(L, dlua_folder_open(folder, channels, d));
+  if (lua_isinteger(L, 3)) (*d)->source->keep_limit = (size_t)lua_tointeger(L, 3);
   return 1;
 }
 
@@ -156,8 +157,8 @@ static int get(lua_State *L) {
   dlua_dataset *d = check_dataset(L, 1);
   lua_Integer i = luaL_checkinteger(L, 2);
   if (i < 1 || i > d->count) {
-    return dlua_bind_raise(L, "data: example %I is outside 1..%I", (LUAI_UACINT)i,
-                           (LUAI_UACINT)d->count);
+    return dlua_bind_raise(L, "data: example %lld is outside 1..%lld", (long long)i,
+                           (long long)d->count);
   }
   for (int k = 0; k < d->source->nfields; k++) {
     bool picture = k == 0 && d->source->pictures;
@@ -381,7 +382,9 @@ static int next(lua_State *L) {
   int parts = (int)luaL_checkinteger(L, 2);
   dlua_batch batch;
   for (int k = 0; k < parts && k < DLUA_MAX_FIELDS; k++) box[k] = dlua_bind_box(L);
-  dlua_bind_check(L, dlua_loader_next(l, &batch));
+  bool tried = false;
+  while (again(L, dlua_loader_next(l, &batch), &tried)) {
+  }
   for (int k = 0; k < batch.count; k++) *box[k] = batch.tensor[k];
   return batch.count;
 }

@@ -184,21 +184,12 @@ static int set_layer_path(lua_State *L) {
   return 0;
 }
 
-// where(): the script line as text, "" when no script is running.
-static int where(lua_State *L) {
-  char text[80];
-  dlua_bind_where(L, text, sizeof text);
-  lua_pushstring(L, text);
-  return 1;
-}
-
 void dlua_bind_errors(lua_State *L) {
   static const luaL_Reg functions[] = {
       {"fail", fail},
       {"nearest", nearest},
       {"set_module_call", set_module_call},
       {"set_layer_path", set_layer_path},
-      {"where_am_i", where},
       {NULL, NULL},
   };
   luaL_setfuncs(L, functions, 0);

@@ -366,6 +366,10 @@ static void set_grad(lua_State *L, dlua_tensor *x) {
     dlua_bind_raise(L, "grad: x is %s but the gradient is %s",
                     dlua_dtype_name((dlua_dtype)x->dtype), dlua_dtype_name((dlua_dtype)g->dtype));
   }
+  if (g && dlua_device_of(g) != dlua_device_of(x)) {
+    dlua_bind_raise(L, "grad: x is on %s but the gradient is on %s",
+                    dlua_device_name(dlua_device_of(x)), dlua_device_name(dlua_device_of(g)));
+  }
   dlua_tensor *old = x->grad;
   x->grad = dlua_tensor_retain(g);
   dlua_tensor_release(old);

@@ -50,11 +50,34 @@ static dlua_status hold(call *c, int k, dlua_tensor *x) {
   return DLUA_OK;
 }
 
+// The last numbers, float and integer, that no graph kept: x + 1 in a loop allocates nothing for 1.
+static dlua_tensor *spare[2];
+
+static dlua_tensor *take_spare(bool is_int, int64_t i, double f) {
+  dlua_tensor *x = spare[is_int];
+  spare[is_int] = NULL;
+  if (x && is_int)
+    *dlua_i64(x) = i;
+  else if (x)
+    *dlua_f64(x) = f;
+  return x;
+}
+
+// Releases what perform made; a number that nobody else holds becomes the spare one.
+static void drop_made(dlua_tensor *x) {
+  bool is_int = x->dtype == DLUA_I64;
+  if (x->number && !spare[is_int] && x->refs == 1 && x->storage->refs == 1)
+    spare[is_int] = x;
+  else
+    dlua_tensor_release(x);
+}
+
 static dlua_status read_number_tensor(call *c, int k, int index) {
-  dlua_tensor *x = NULL;
-  int is_int = lua_isinteger(c->L, index);
-  DLUA_TRY(dlua_tensor_number(&x, is_int, is_int ? lua_tointeger(c->L, index) : 0,
-                              lua_tonumber(c->L, index)));
+  bool is_int = lua_isinteger(c->L, index);
+  int64_t i = is_int ? lua_tointeger(c->L, index) : 0;
+  double f = lua_tonumber(c->L, index);
+  dlua_tensor *x = take_spare(is_int, i, f);
+  if (!x) DLUA_TRY(dlua_tensor_number(&x, is_int, i, f));
   return hold(c, k, x);
 }
 
@@ -288,9 +311,14 @@ static dlua_status read_create_option(call *c, const char *key, int index, bool 
   bool dtype = strcmp(key, "dtype") == 0;
   if (!dtype && strcmp(key, "device") != 0) return *known = false, DLUA_OK;
   if (lua_type(c->L, index) != LUA_TSTRING) return wrong_type(c, key, "a string", index);
-  if (!dtype) return dlua_device_find(lua_tostring(c->L, index), &c->a.device);
-  c->a.dtype_set = true;
-  return dlua_dtype_find(lua_tostring(c->L, index), &c->a.dtype);
+  const char *word = lua_tostring(c->L, index);
+  c->a.dtype_set |= dtype;
+  dlua_status status =
+      dtype ? dlua_dtype_find(word, &c->a.dtype) : dlua_device_find(word, &c->a.device);
+  if (status == DLUA_OK) return DLUA_OK;
+  char problem[512];
+  snprintf(problem, sizeof problem, "%s", dlua_message());
+  return dlua_fail(status, "%s: %s", c->b->name, problem);
 }
 
 static dlua_status read_option(call *c, const char *key, int index) {
@@ -344,7 +372,7 @@ static dlua_status perform(call *c) {
   c->nmade = 0;
   dlua_status status = read_arguments(c);
   if (status == DLUA_OK) status = dlua_run(&c->a);
-  while (c->nmade > 0) dlua_tensor_release(c->made[--c->nmade]);
+  while (c->nmade > 0) drop_made(c->made[--c->nmade]);
   if (c->a.in != c->a.slots) free(c->a.in);
   return status;
 }
@@ -355,6 +383,13 @@ static int deliver(call *c, dlua_tensor **slot[]) {
   for (int k = 0; k < visible; k++) *slot[k] = c->a.out[k];
   for (int k = visible; k < c->a.nout; k++) dlua_tensor_release(c->a.out[k]);
   return visible;
+}
+
+// The result of an in-place call is its first argument.
+static int deliver_inplace(call *c) {
+  for (int k = 0; k < c->a.nout; k++) dlua_tensor_release(c->a.out[k]);
+  lua_pushvalue(c->L, 1);
+  return 1;
 }
 
 static int call_op(lua_State *L) {
@@ -368,14 +403,10 @@ static int call_op(lua_State *L) {
   for (int k = 0; k < b->nvisible && !b->inplace; k++) slot[k] = dlua_bind_box(L);
   dlua_status status = perform(&c);
   if (dlua_bind_retry(L, status)) status = perform(&c);
-  if (status == DLUA_OK && c.requires_grad) status = dlua_bind_require(c.a.out[0], b->name, true);
   if (status != DLUA_OK) return dlua_bind_check(L, status), 0;
-  if (b->inplace) {
-    for (int k = 0; k < c.a.nout; k++) dlua_tensor_release(c.a.out[k]);
-    lua_pushvalue(L, 1);
-    return 1;
-  }
+  if (b->inplace) return deliver_inplace(&c);
   int count = deliver(&c, slot);
+  if (c.requires_grad) dlua_bind_check(L, dlua_bind_require(*slot[0], b->name, true));
   lua_settop(L, top + count);
   return count;
 }

@@ -132,7 +132,7 @@ static dlua_optim read_options(lua_State *L, int rule, int group) {
 static dlua_tensor *slot_tensor(lua_State *L, int slots, int k, const dlua_tensor *p,
                                 double start) {
   lua_rawgeti(L, slots, k);
-  dlua_tensor *old = dlua_bind_test_tensor(L, -1);
+  dlua_tensor *old = lua_isnil(L, -1) ? NULL : dlua_bind_tensor(L, -1, "step: state");
   if (!old || old->dtype != p->dtype || !dlua_is_contiguous(old)) {
     dlua_tensor **box = dlua_bind_box(L), *strided = NULL;
     if (!old) {
@@ -145,6 +145,7 @@ static dlua_tensor *slot_tensor(lua_State *L, int slots, int k, const dlua_tenso
       *box = strided;
     }
     old = *box;
+    dlua_bind_keep(L, -1);
     lua_rawseti(L, slots, k);
   }
   lua_pop(L, 1);

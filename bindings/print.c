@@ -6,7 +6,7 @@
 
 #include "value.h"
 
-enum { MOST_SHOWN = 1000, EDGE = 3, CELL = 32, MOST_COLUMNS = 1000 };
+enum { MOST_SHOWN = 400, LONGEST_ROW = 20, EDGE = 3, CELL = 32, MOST_COLUMNS = 32 };
 
 typedef struct printer {
   luaL_Buffer *b;
@@ -55,7 +55,7 @@ static int64_t row_length(const dlua_tensor *x) { return x->ndim ? x->size[x->nd
 static void measure_row(printer *p, int64_t first) {
   char cell[CELL];
   int64_t length = row_length(p->x);
-  for (int k = 0; k < shown(p, length) && k < MOST_COLUMNS; k++) {
+  for (int k = 0; k < shown(p, length); k++) {
     int64_t at = entry(p, length, k);
     if (at >= 0) write_cell(p->x, first + at, cell);
     int width = at < 0 ? 1 : (int)strlen(cell);
@@ -66,7 +66,7 @@ static void measure_row(printer *p, int64_t first) {
 static void write_row(printer *p, int64_t first) {
   char cell[CELL], text[CELL + 64];
   int64_t length = row_length(p->x);
-  for (int k = 0; k < shown(p, length) && k < MOST_COLUMNS; k++) {
+  for (int k = 0; k < shown(p, length); k++) {
     int64_t at = entry(p, length, k);
     if (at >= 0) write_cell(p->x, first + at, cell);
     if (at < 0)
@@ -123,7 +123,8 @@ int dlua_bind_tostring(lua_State *L) {
   printer *p = lua_newuserdatauv(L, sizeof *p, 0);
   luaL_Buffer b;
   luaL_buffinit(L, &b);
-  *p = (printer){.b = &b, .x = *host, .elide = dlua_numel(x) > MOST_SHOWN};
+  bool elide = dlua_numel(x) > MOST_SHOWN || row_length(x) > LONGEST_ROW;
+  *p = (printer){.b = &b, .x = *host, .elide = elide};
   write_head(&b, x);
   if (dlua_numel(x) > 0) {
     visit(p, 0, 0, false);

@@ -17,7 +17,10 @@ void dlua_bind_interrupt(void);
 void dlua_bind_forget_interrupt(void);
 // Writes "f32{1024,1024} 4.0 MiB, …", the largest live tensors, into text.
 void dlua_bind_largest(char *text, size_t size);
-// Adds scope, tidy, keep, collection settings and the boxes' metatable fields of box.c.
+// Takes the box at index, or those in a table there, out of all scopes that are open: for state
+// that outlives the loop which made it.
+void dlua_bind_keep(lua_State *L, int index);
+// Adds scope, tidy, lasting, collection settings and the boxes' metatable fields of box.c.
 void dlua_bind_boxes(lua_State *L);
 
 // ---------------------------------------------------------------- errors (error.c)

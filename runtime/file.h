@@ -55,7 +55,8 @@ dlua_status dlua_writer_add(dlua_writer *w, const void *data, size_t size);
 dlua_status dlua_writer_commit(dlua_writer *w);
 // Ends the writer and leaves the old file as it was; fine on one that is already ended.
 void dlua_writer_cancel(dlua_writer *w);
-// All of it for one block, quick: whole or not there, but the system decides when it is on the disk.
+// All of it for one block, quick: whole or not there, but the system decides when it is on the
+// disk.
 dlua_status dlua_file_write(const char *path, const void *data, size_t size);
 
 // CRC-32C (Castagnoli) of data, going on from crc (0 to start).

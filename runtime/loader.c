@@ -41,6 +41,7 @@ struct dlua_loader {
   place *ring;
   int64_t size;         // of the ring
   int64_t begun, taken; // batches given to workers, handed out
+  bool again;           // the batch taken last failed for memory and is to be made once more
   atomic_bool stop;
   int threads;
   pthread_t thread[MOST_WORKERS];
@@ -279,7 +280,7 @@ dlua_status dlua_loader_start(dlua_loader *l, uint32_t epoch) {
   } else {
     for (int64_t i = 0; i < l->dataset->count; i++) l->order[i] = i;
   }
-  l->epoch = epoch, l->begun = l->taken = 0, l->running = true;
+  l->epoch = epoch, l->begun = l->taken = 0, l->running = true, l->again = false;
   l->began = now(), l->waited = 0;
   atomic_store(&l->stop, false);
   start_workers(l);
@@ -303,19 +304,22 @@ static dlua_status take(dlua_loader *l, dlua_batch *batch) {
 
 dlua_status dlua_loader_next(dlua_loader *l, dlua_batch *batch) {
   *batch = (dlua_batch){0};
-  if (!l->running || l->taken >= l->batches) {
+  if (!l->running || (l->taken >= l->batches && !l->again)) {
     if (l->running) stop(l);
     return DLUA_OK;
   }
   double before = now();
+  bool second = l->again;
   dlua_status status;
-  if (l->threads > 0) {
-    status = take(l, batch);
+  if (second || l->threads == 0) {
+    if (!second) l->taken++;
+    status = make_batch(l, l->taken - 1, &l->own, batch);
   } else {
-    status = make_batch(l, l->taken++, &l->own, batch);
+    status = take(l, batch);
   }
   l->waited += now() - before;
-  if (status != DLUA_OK) stop(l);
+  l->again = status == DLUA_NO_MEMORY && !second;
+  if (status != DLUA_OK && !l->again) stop(l);
   return status;
 }
 

@@ -46,7 +46,8 @@ void dlua_loader_free(dlua_loader *loader);             // stops the workers; NU
 int64_t dlua_loader_batches(const dlua_loader *loader); // per epoch
 // Begins an epoch (1, 2, …) and ends the one that runs. Fails when there is no whole batch.
 dlua_status dlua_loader_start(dlua_loader *loader, uint32_t epoch);
-// The next batch, or one of count 0 at the end. A worker's failure comes back here, at its batch.
+// The next batch, or one of count 0 at the end. A worker's failure comes back here, at its batch,
+// and ends the epoch; but after DLUA_NO_MEMORY one more call makes that batch again.
 dlua_status dlua_loader_next(dlua_loader *loader, dlua_batch *batch);
 dlua_loader_stats dlua_loader_get_stats(const dlua_loader *loader);
 // Example i of the running epoch's order: its position in the dataset, from 0.

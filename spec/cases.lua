@@ -234,6 +234,9 @@ cases.var = {
   {T {2}}, {T {3, 4}, {dim = -1, unbiased = false, keepdim = true}},
 }
 cases.std = cases.var
+cases.channel_sum = {
+  {T {2, 3}}, {T {2, 3, 4}}, {T {2, 3, 2, 2}}, {T {1, 1}}, {T {0, 3}}, {T {5, 7}}, {T {1, 16, 3, 3}}, {T {33, 2}},
+}
 cases.max = {
   {T {7}}, {T {3, 4}}, {T {3, 4}, 1}, {T {3, 4}, -1, true}, {ties, no_gradient = true}, {T {1}}, {T {}},
   {T {2, 3, 4}, 2}, {T {33}},

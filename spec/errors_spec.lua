@@ -13,6 +13,8 @@ end
 
 local ones = dlua.ones
 
+local function i64(values) return dlua.tensor(values, {dtype = "i64"}) end
+
 local cases = {
   {"add: shapes {2,3} and {4} do not broadcast", function() return ones(2, 3) + ones(4) end},
   {"add: y must be a tensor or a number, got string", function() return ones(2) + "a" end},
@@ -67,6 +69,30 @@ local cases = {
   {"no_grad: fn must be a function, got number", function() return dlua.no_grad(1) end},
   {"grad: y must be a tensor or a list of tensors, got number", function() return dlua.grad(1, ones(2)) end},
   {"Function: backward must be a function", function() return dlua.Function {forward = print} end},
+  {"ones: unknown dtype 'f31' (did you mean 'f32'?)", function() return ones(2, {dtype = "f31"}) end},
+  {"matmul: x has 3 columns but y has 2 rows (x {2,3}, y {2,3})", function() return ones(2, 3):matmul(ones(2, 3)) end},
+  {"linear: x has 3 features but w expects 4 (x {5,3}, w {2,4})", function() return ones(5, 3):linear(ones(2, 4)) end},
+  {"conv2d: x has 1 channel but w expects 3 (x {1,1,8,8}, w {8,3,3,3})",
+    function() return ones(1, 1, 8, 8):conv2d(ones(8, 3, 3, 3)) end},
+  {"cross_entropy: target 0 at position 1 is outside 1..3 (class labels start at 1)",
+    function() return ones(2, 3):cross_entropy(i64 {0, 1}) end},
+  {"mse_loss: shapes {2} and {2,1} differ; losses never broadcast",
+    function() return ones(2):mse_loss(ones(2, 1)) end},
+  {"reshape: cannot make {4,2} (8 elements) from {2,3} (6 elements)", function() return ones(2, 3):reshape(4, 2) end},
+  {"item: x has 2 elements, needs exactly 1 (x {2})", function() return ones(2):item() end},
+  {"backward: x does not require gradient: nothing it was made from does (x {2})",
+    function() return (ones(2) * 2):backward() end},
+  {"index_select: index 3 at position 1 is outside 1..2", function() return ones(2, 3):index_select(1, {3}) end},
+  {"permute: dimension 1 is given twice", function() return ones(2, 3):permute(1, 1) end},
+  {"relu: takes at most 1 argument, got 2", function() return ones(2):relu(1) end},
+  {"add_: x is a leaf that requires gradient; change it in place inside dlua.no_grad (x {2})",
+    function() return ones({2}, {requires_grad = true}):add_(1) end},
+  {"where: condition must be a bool tensor, got f32 {2}", function() return dlua.where(ones(2), 1, 2) end},
+  {"clamp: min must be a number, got string", function() return ones(2):clamp("a") end},
+  {"pow_: y must be a tensor or a number, got string", function() return ones(2):pow_("a") end},
+  {"eye: n must be an integer, got string", function() return dlua.eye("x") end},
+  {"conv2d: unknown option 'paddin' (did you mean 'padding'?)",
+    function() return ones(1, 1, 4, 4):conv2d(ones(2, 1, 3, 3), {paddin = 1}) end},
   {"threads: n must be at least 1, got 0", function() return dlua.threads(0) end},
   {"seed: n must be an integer, got string", function() return dlua.seed("a") end},
 }

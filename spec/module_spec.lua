@@ -173,6 +173,10 @@ describe("state", function()
       "scale is {1} f32 here but {2} f32", "second.bias is {3} f32 here but {3} f64")
   end)
 
+  it("must be a table", function()
+    fails(function() Pair(3):load_state_dict(nil) end, "load_state_dict", "nil")
+  end)
+
   it("may be partial when asked", function()
     local m = Pair(3)
     m:load_state_dict({scale = dlua.full({1}, 3)}, {strict = false})

@@ -285,6 +285,12 @@ local function has_gradient_samples(samples)
   return list
 end
 
+describe("the list of ops", function()
+  it("has every op once", function()
+    for k = 2, #names do assert.are_not.equal(names[k - 1], names[k]) end
+  end)
+end)
+
 for _, name in ipairs(names) do
   local op = dlua.op_info(name)
   local samples = derived.samples(op)

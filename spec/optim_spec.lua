@@ -162,6 +162,21 @@ describe("the guard", function()
 end)
 
 describe("optimiser state", function()
+  it("outlives the scope of the step that made it", function()
+    local function run_in_scopes(in_scope)
+      local p = parameter(golden.start)
+      local opt = optim.Adam({p}, {lr = 0.1})
+      for _, gradient in ipairs(golden.gradients) do
+        in_scope(function()
+          p.grad = dlua.tensor(gradient)
+          opt:step()
+        end)
+      end
+      return p:totable()
+    end
+    assert.same(run_in_scopes(function(fn) fn() end), run_in_scopes(dlua.tidy))
+  end)
+
   it("goes on where it was saved", function()
     local case = golden.optimizers[6]
     local a = parameter(golden.start, "f64")

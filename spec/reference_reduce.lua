@@ -63,6 +63,12 @@ return function(reference)
   reference.norm = reduction(function(values, p) return norm(values, p.p or 2) end)
   reference.logsumexp = reduction(logsumexp)
 
+  function reference.channel_sum(p)
+    local dims = {1}
+    for k = 3, #p.x.size do dims[#dims + 1] = k end
+    return reduce(p.x, dims, false, total)
+  end
+
   local function extreme(best)
     local function place(values) return (select(2, best(values))) end
     return function(p)

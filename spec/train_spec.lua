@@ -140,6 +140,18 @@ describe("early stopping", function()
     assert.equal(3, (stops_at({patience = 2}, {1, 0 / 0, 0 / 0})))
   end)
 
+  it("keeps them through scopes, and modules their buffers", function()
+    local stop = train.EarlyStopping {restore_best = true}
+    local net = dlua.tidy(function()
+      local made = nn.Sequential {nn.Linear(2, 2), nn.BatchNorm1d(2)}
+      made:requires_grad_(false)
+      stop:step(1, made)
+      return made
+    end)
+    stop:restore(net)
+    assert.shape({3, 2}, net(dlua.ones(3, 2)))
+  end)
+
   it("restores the best weights", function()
     local net, stop = nn.Linear(1, 1), train.EarlyStopping {restore_best = true}
     for _, value in ipairs {3, 1, 2} do
@@ -246,6 +258,15 @@ describe("fit", function()
     local history = train.fit(o)
     near(0.05 / 4, o.optimizer.lr, 1e-12)
     near(0.025, history.lr[2], 1e-12)
+  end)
+
+  it("shows a schedule the result it follows", function()
+    local o = setup {epochs = 4, val = loader {{x, y}}}
+    o.optimizer.lr = 0
+    o.schedule = optim.ReduceLROnPlateau(o.optimizer, {patience = 1})
+    train.fit(o)
+    assert.equal(4, o.schedule.count)
+    near(o.schedule.best, train.evaluate(o.net, o.val, {loss = o.loss}).loss, 1e-6)
   end)
 
   it("names the first layer that is not finite", function()

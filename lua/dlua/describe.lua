@@ -13,12 +13,22 @@ local function signature(info)
   return ("%s(%s) -> %s"):format(info.name, table.concat(names, ", "), table.concat(info.results, ", "))
 end
 
+-- The op behind a function's name: itself, its form in place (add_), or one that has another name too (clip).
+local function op_of(name)
+  local info = core.op_info(name) or core.op_info((name:gsub("_$", "")))
+  if info then return info end
+  local fn = rawget(core, name)
+  for op, other in next, core.ops do
+    if fn and other == fn then return core.op_info(op) end
+  end
+end
+
 local function op_text(name)
-  local info = core.op_info(name)
+  local info = op_of(name)
   if not info or info.hidden then return nil end
   local prefix = info.params[1] and info.params[1].kind == "T" and "x:" or "dlua."
   return ("dlua.%s\n  %s\n  signature: %s%s"):format(signature(info), info.doc, info.sig,
-    info.inplace and ("\n  in place: %s%s_"):format(prefix, name) or "")
+    info.inplace and ("\n  in place: %s%s_"):format(prefix, info.name) or "")
 end
 
 -- The help text of a name as one writes it: "sum", "x:sum", "dlua.sum", "nn.Conv2d"; nil when there is none.
@@ -27,5 +37,5 @@ return function(name)
   local bare, last = name:gsub("^dlua%.", ""), name:match "([%w_]+)$"
   if not last then return nil end
   local plain = not bare:find "%."
-  return plain and (op_text(last) or manual[last]) or manual[bare] or dlua.help(bare)
+  return manual[bare] or plain and (manual[last] or op_text(last)) or dlua.help(bare)
 end

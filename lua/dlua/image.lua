@@ -4,6 +4,7 @@
 --   image.save("grey.png", x:to("f32"):mean(1) / 255)
 --   image.save("batch.png", image.grid(batch, {columns = 8}))
 local core = require "dlua.core"
+local help = require "dlua.help"
 local options = require "dlua.options"
 local io = core.io
 
@@ -61,6 +62,14 @@ function image.grid(x, given)
     grid[{ {}, {top + 1, top + h}, {left + 1, left + w} }] = x[k]
   end
   return grid
+end
+
+for usage, doc in pairs {
+  ["image.load(path, {channels, dtype})"] = "A PNG as u8 {c,h,w} (16-bit files as i32), or nil and a message.",
+  ["image.save(path, x, {level = 6})"] = "Writes {c,h,w} or {h,w} as PNG: u8, i32 with 16 bits, or floats from 0 to 1.",
+  ["image.grid(x, {columns = 8, padding = 2, value = 0})"] = "Pictures {n,c,h,w} side by side in one {c,h,w}.",
+} do
+  help.register(usage:match "^[^(]+", usage .. "\n  " .. doc)
 end
 
 return image

@@ -15,7 +15,8 @@ return {
   detach = "x:detach()\n  The same elements without history.",
   requires_grad_ = "x:requires_grad_(on = true)\n  Makes a leaf collect a gradient, or not; gives x.",
   alias = "x:alias()\n  Another box of the same tensor, so that releasing one leaves the other.",
-  release = "x:release()\n  Lets go of the tensor now instead of when Lua collects it. `local x <close>` does so too.",
+  release = [[x:release()
+  Lets go of the tensor now instead of when Lua collects it. `local x <close>` does so too.]],
   backward = [[x:backward([gradient], {retain_graph = false, create_graph = false})
   Adds the gradients of x by every leaf to the leaf's grad. x has one element unless a gradient is given.]],
   grad = [[dlua.grad(y, x, {grad_outputs, retain_graph, create_graph, allow_unused})
@@ -27,6 +28,7 @@ return {
   A function with a gradient of its own; ctx carries from forward to backward what is needed there.]],
   scope = [[local s <close> = dlua.scope()
   Releases every tensor made in the block when it ends, but parameters and what s:keep(…) names.]],
+  lasting = "dlua.lasting(x, …)\n  Takes tensors, or tables of them, out of all open scopes; gives them back.",
   tidy = "dlua.tidy(fn, …)\n  Calls fn and releases every tensor made in it but its results.",
   memory = [[dlua.memory([device])
   A table of bytes live, peak, cached and of Lua's own (lua), and of blocks handed out (allocations, system).]],
@@ -35,6 +37,10 @@ return {
   synchronize = "dlua.synchronize([device])\n  Waits until the device is done.",
   device = 'dlua.device("auto" | name)\n  The name of a device that is there; auto is cuda where it works, else cpu.',
   ["cuda.available"] = "dlua.cuda.available()\n  true, or false and the reason.",
+  ["cuda.devices"] = "dlua.cuda.devices()\n  One line of text per device.",
+  ["cuda.memory"] = "dlua.cuda.memory([device])\n  As dlua.memory, of a cuda device.",
+  ["cuda.synchronize"] = "dlua.cuda.synchronize([device])\n  Waits until the device is done.",
+  ["cuda.empty_cache"] = "dlua.cuda.empty_cache([device])\n  Gives the device's unused memory back.",
   threads = "dlua.threads([n])\n  The number of threads that kernels use, after setting it.",
   seed = "dlua.seed(n)\n  Starts the random generator at n.",
   rng_state = "dlua.rng_state()\n  The generator's state, for dlua.set_rng_state.",
@@ -45,4 +51,27 @@ return {
   Whether 3×3 convolutions may use Winograd's algorithm; on sets it. Gives what it was.]],
   autotune = [[dlua.autotune([on])
   Whether algorithms are chosen by timing each shape once; on sets it. Gives what it was.]],
+  save = [[dlua.save(file, {name = tensor, …}, {metadata = {…}})
+  Writes tensors to a safetensors (or npy) file; raises when that fails.]],
+  load = [[dlua.load(file)
+  The tensors of a file by name and its metadata; nil and a message when it cannot be read.]],
+  copy_ = [[x:copy_(y)
+  Writes y's elements into x, which keeps its dtype and device; shapes are equal. Not recorded.]],
+
+  -- For modules written in Lua.
+  fail = "dlua.fail(format, …)\n  Raises a message with the layer's path and the script's line, as ops do.",
+  nearest = "dlua.nearest(word, list)\n  The entry of list that is spelt most like word, or nil.",
+  op_info = [[dlua.op_info([name])
+  A table that describes an op: name, sig, doc, params, results; without a name all names.]],
+  assign = "dlua.assign(x, y)\n  What x:copy_(y) does.",
+  set_data = "dlua.set_data(x, y)\n  x takes over y's elements, dtype, shape and device and stays the same tensor.",
+  set_module_call = [[dlua.set_module_call(fn)
+  Frames of fn, whose first local is a module, make the layer's path in messages.]],
+  set_layer_path = "dlua.set_layer_path(fn)\n  fn(modules) names the path of modules, outermost first.",
+  is_terminal = "dlua.is_terminal()\n  Does output go to a terminal?",
+  optim_step = "dlua.optim_step(…)\n  One fused step of an optimiser; see dlua.optim.",
+  clear_gradients = "dlua.clear_gradients(parameters)\n  Sets every grad to nil.",
+  find_bad_gradient = [[dlua.find_bad_gradient(parameters)
+  The position of the first gradient that is not finite, or nil.]],
+  clip_grad_norm = "dlua.clip_grad_norm(parameters, most)\n  Scales gradients to a norm; see nn.clip_grad_norm_.",
 }

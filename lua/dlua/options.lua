@@ -225,11 +225,12 @@ end
 --   signature:show {cin = 3, cout = 8, kernel = 3, padding = 1}      --> Conv2d(3, 8, 3, {padding = 1})
 function Signature:show(values)
   local positional, named = {}, {}
-  for _, parameter in ipairs(self.parameters) do
+  for k, parameter in ipairs(self.parameters) do
     local value = values[parameter[1]]
-    if required(parameter) then
+    local is_default = value == nil or core.is_tensor(value) or shown(value) == shown(parameter[3])
+    if required(parameter) or k == 1 and not is_default then
       positional[#positional + 1] = shown(value)
-    elseif value ~= nil and shown(value) ~= shown(parameter[3]) and not core.is_tensor(value) then
+    elseif not is_default then
       named[#named + 1] = parameter[1] .. " = " .. shown(value)
     end
   end

@@ -187,8 +187,8 @@ end)
 
 define("ColorJitter", {
   nil, {"brightness", "any", 0}, {"contrast", "any", 0}, {"saturation", "any", 0}, {"hue", "any", 0},
-  doc = "Changes brightness, contrast and saturation by factors from 1 - value to 1 + value (or {low, high}) and hue by "
-    .. "up to the given part of a turn (at most 0.5), in a drawn order.",
+  doc = "Changes brightness, contrast and saturation by factors from 1 - value to 1 + value (or {low, high}) and hue "
+    .. "by up to the given part of a turn (at most 0.5), in a drawn order.",
 }, function(given, name)
   local numbers = {}
   for _, key in ipairs {"brightness", "contrast", "saturation"} do
@@ -203,8 +203,8 @@ end)
 
 define("RandomErasing", {
   nil, {"p", "fraction", 0.5}, {"scale", "any", {0.02, 0.33}}, {"ratio", "any", {0.3, 3.3}}, {"value", "any", 0},
-  doc = "With probability p fills a box whose area is a fraction from scale of the picture and whose h / w lies in ratio "
-    .. "with value, or with noise when value is \"random\".",
+  doc = "With probability p fills a box whose area is a fraction from scale of the picture and whose h / w lies in "
+    .. "ratio with value, or with noise when value is \"random\".",
 }, function(given, name)
   local scale, ratio = range(name, "scale", given.scale, 0, 0), range(name, "ratio", given.ratio, 0, 0)
   if scale[1] < 0 or ratio[1] <= 0 then core.fail("%s: scale and ratio must be above 0", name) end

@@ -194,8 +194,9 @@ GRADIENT_OP(gelu_grad, "g:T, x:T, approximate:e{none|tanh}=none -> gx", "The gra
 static inline double sigmoid_of(double x) { return 1 / (1 + exp(-x)); }
 
 static inline double silu_slope(double x) {
+  if (isinf(x)) return x > 0;
   double s = sigmoid_of(x);
-  return s == 0 ? 0 : s * (1 + x * (1 - s));
+  return s * (1 + x * (1 - s));
 }
 
 DLUA_FLOAT_ROWS1(sigmoid, sigmoid_of(x))

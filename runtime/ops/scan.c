@@ -177,8 +177,8 @@ static dlua_status linear_scan_cpu(const dlua_args *a) {
     for (int64_t j = 0; j < w.n; j++) {
       int64_t at = line_start(&w, k) + (reverse ? w.n - 1 - j : j) * w.inner;
       // Forwards the factor is this element's, backwards the next one's.
-      double factor = j == 0 ? 0 : element(x, reverse ? at + w.inner : at);
-      y = element(b, at) + (j == 0 ? 0 : factor * y);
+      double carried = j == 0 ? 0 : element(x, reverse ? at + w.inner : at) * y;
+      y = element(b, at) + carried;
       dlua_put(a->out[0], at, y);
     }
   }

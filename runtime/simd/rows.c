@@ -47,9 +47,10 @@ ROW1(erf, 0, 0, vm_erf(x))
 ROW1(sigmoid, 0, 0, vm_sigmoid(x))
 ROW1(tanh, 0, 0, vm_tanh(x))
 
-// Where x is -inf the product is nan, as in the plain loop.
+// Where x is -inf the product is nan, as in the plain loop; nan stays the one it is, whichever of
+// the factors the machine would take it from.
 static inline double gated(double x, double gate) {
-  double y = x * gate;
+  double y = x != x ? x : x * gate;
   return x == -(double)INFINITY ? (double)NAN : y;
 }
 

@@ -47,7 +47,7 @@ static inline double vm_clamp(double x, double low, double high) {
 static inline double vm_reduce_exp(double x, double *power) {
   double inside = vm_clamp(x, -200, 200);
   double shifted = VM_FMA(inside, 0x1.71547652b82fep0, VM_ROUND), n = shifted - VM_ROUND;
-  *power = vm_double((vm_bits(shifted) << 52) + vm_bits(1.0));
+  *power = vm_double((int64_t)(((uint64_t)vm_bits(shifted) << 52) + (uint64_t)vm_bits(1.0)));
   double r = VM_FMA(n, -0x1.62e42fee00000p-1, inside);
   return VM_FMA(n, -0x1.a39ef35793c76p-33, r);
 }

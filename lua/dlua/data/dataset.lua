@@ -55,7 +55,8 @@ end
 
 function Dataset:__tostring()
   local classes = self.classes
-  return ("%s: %d examples%s"):format(self.name or "Dataset", #self, classes and (", %d classes"):format(#classes) or "")
+  local suffix = classes and (", %d classes"):format(#classes) or ""
+  return ("%s: %d examples%s"):format(self.name or "Dataset", #self, suffix)
 end
 
 -- ---------------------------------------------------------------- any data set

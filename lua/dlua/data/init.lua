@@ -4,6 +4,7 @@
 --   local train_set, val_set = data.random_split(images, {0.9, 0.1}, {seed = 1, stratify = true})
 --   for x, y in data.DataLoader(train_set, {batch_size = 64, shuffle = true}):iter() do … end
 local core = require "dlua.core"
+local help = require "dlua.help"
 local options = require "dlua.options"
 local dataset = require "dlua.data.dataset"
 local sources = require "dlua.data.sources"
@@ -25,14 +26,18 @@ function data.load(name, given)
   return sources.load(name, o.split, o.channels)
 end
 
--- The pictures of folder/CLASS/*.png, classes in byte order of their names. Files are decoded when first needed.
---   data.ImageFolder("flowers/train", {channels = 3})
+-- The pictures of folder/CLASS/*.png, classes in byte order of their names. Files are decoded when first needed and
+-- kept for later epochs, up to cache bytes in all.
+--   data.ImageFolder("flowers/train", {channels = 3, cache = 4 << 30})
 function data.ImageFolder(folder, given)
-  local o = options.check("data.ImageFolder", given, {channels = 3})
+  local o = options.check("data.ImageFolder", given, {channels = 3, cache = 4 << 30})
+  if math.type(o.cache) ~= "integer" or o.cache < 0 then
+    core.fail("data.ImageFolder: cache must be a number of bytes, not %s", tostring(o.cache))
+  end
   if o.channels ~= 1 and o.channels ~= 3 and o.channels ~= 4 then
     core.fail("data.ImageFolder: channels must be 1, 3 or 4, not %s", tostring(o.channels))
   end
-  return dataset.Dataset(io.folder(folder, o.channels), {name = folder, path = folder, has_pictures = true})
+  return dataset.Dataset(io.folder(folder, o.channels, o.cache), {name = folder, path = folder, has_pictures = true})
 end
 
 -- Examples from tensors: example i is row i of each.
@@ -114,6 +119,24 @@ function data.random_split(set, lengths, given)
   local parts = table.pack(io.split(o.seed or io.random_key(), count, labels, counts))
   for k = 1, parts.n do parts[k] = dataset.part(set, parts[k]) end
   return table.unpack(parts, 1, parts.n)
+end
+
+-- ---------------------------------------------------------------- what ?name says
+
+for usage, doc in pairs {
+  ['data.load(name, {split = "train", channels = 3})'] =
+    "A data set by name (cifar10, mnist) or from a folder with train/CLASS/*.png and test/CLASS/*.png.",
+  ["data.ImageFolder(folder, {channels = 3, cache = 4 << 30})"] =
+    "The pictures of folder/CLASS/*.png, decoded when first needed and kept up to cache bytes.",
+  ["data.TensorDataset(x, …)"] = "Examples from tensors: example i is row i of each.",
+  ["data.idx(path)"] = "One idx file (plain or .gz) as a tensor.",
+  ['data.csv(path, {header = true, delimiter = ",", dtype = "f32"})'] =
+    "A table: frame.names, frame.Column, frame:tensor {names}, #frame.",
+  ["data.subset(set, what, {seed})"] = "The first examples, drawn ones (with a seed), or those at given positions.",
+  ["data.random_split(set, lengths, {seed, stratify = false})"] =
+    "Deals a data set to parts given as counts or fractions; stratify keeps the share of each class.",
+} do
+  help.register(usage:match "^[^(]+", usage .. "\n  " .. doc)
 end
 
 return data

@@ -84,8 +84,9 @@ local function figures(self)
     batches = self.made or 0}
 end
 
-function DataLoader:init(...)
-  local given = signature:read(...)
+function DataLoader:init(set, ...)
+  -- A data set may be a plain table, which alone would read as options.
+  local given = select("#", ...) == 0 and signature:read(set, {}) or signature:read(set, ...)
   self.set, self.batch_size, self.collate = given.set, given.batch_size, given.collate
   self.shuffle, self.drop_last, self.num_workers = given.shuffle, given.drop_last, given.num_workers
   self.device = given.device and tostring(given.device)

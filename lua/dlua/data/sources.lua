@@ -27,10 +27,10 @@ local function names()
   return list
 end
 
--- The folders that hold dlua's own files: examples/data beside lua/ in a checkout, share/dlua when installed.
+-- Where dlua's own subset lies: examples/data beside lua/ in a checkout, share/dlua/data when installed.
 local function shipped()
   local here = debug.getinfo(1, "S").source:match "^@(.*)/dlua/data/sources%.lua$" or "."
-  return {here .. "/../examples/data", here .. "/../../dlua/examples/data"}
+  return {here .. "/../examples/data", here .. "/../../dlua/data"}
 end
 
 local function search_path()

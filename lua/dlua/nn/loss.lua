@@ -20,7 +20,7 @@ local function loss(op, description)
     for _, parameter in ipairs(self.signature.parameters) do
       local name = parameter[1]
       if parameter[2] == "tensor" and self[name] then
-        self:replace(name, self[name])
+        self:replace(name, dlua.lasting(self[name]))
         self._buffers[name] = true
       end
     end

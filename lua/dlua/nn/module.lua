@@ -26,7 +26,7 @@ local is_parameter = setmetatable({}, {__mode = "k"})
 --   self.scale = nn.Parameter(dlua.ones(1))
 local function Parameter(tensor, requires_grad)
   if not dlua.is_tensor(tensor) then dlua.fail("nn.Parameter: takes a tensor, not a %s", type(tensor)) end
-  local parameter = tensor:detach()
+  local parameter = dlua.lasting(tensor:detach())
   parameter.requires_grad = requires_grad ~= false
   is_parameter[parameter] = true
   return parameter
@@ -82,7 +82,7 @@ end
 -- Keeps a tensor that is saved and moved with the module but not trained.
 --   self:register_buffer("mean", dlua.zeros(3))
 function Module:register_buffer(name, tensor)
-  self[name] = tensor
+  self[name] = dlua.lasting(tensor)
   self._buffers[name] = true
 end
 
@@ -310,6 +310,7 @@ end
 --   copy:load_state_dict(net:state_dict())
 function Module:load_state_dict(state, given)
   local o = dlua.options("load_state_dict", given, {strict = true})
+  if type(state) ~= "table" then dlua.fail("load_state_dict: takes a table of tensors, not a %s", type(state)) end
   local own = collect(self, false)
   for _, entry in ipairs(collect(self, true)) do own[#own + 1] = entry end
   local missing, problems, extra = mismatches(own, state)

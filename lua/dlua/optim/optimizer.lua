@@ -156,7 +156,7 @@ local function step_in_lua(self, group)
       end
       local function slot(n)
         if not group.slots[n][k] then
-          group.slots[n][k] = dlua.full_like(p:detach(), group.initial_accumulator_value or 0)
+          group.slots[n][k] = dlua.lasting(dlua.full_like(p:detach(), group.initial_accumulator_value or 0))
         end
         return group.slots[n][k]
       end
@@ -253,7 +253,7 @@ function Optimizer:load_state_dict(saved)
       local state = saved.state[name] or {}
       group.steps[k] = state.step
       for j, slot in ipairs(self.slots) do
-        group.slots[j][k] = state[slot] and state[slot]:to(group.params[k].device):clone()
+        group.slots[j][k] = state[slot] and dlua.lasting(state[slot]:to(group.params[k].device):clone())
       end
     end
   end

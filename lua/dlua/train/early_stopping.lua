@@ -30,7 +30,7 @@ end
 local function keep(self, net)
   if not net then dlua.fail("EarlyStopping: restore_best needs the module: stop:step(value, net)") end
   self.kept = {}
-  for name, tensor in pairs(net:state_dict()) do self.kept[name] = tensor:clone() end
+  for name, tensor in pairs(net:state_dict()) do self.kept[name] = dlua.lasting(tensor:clone()) end
 end
 
 -- Takes an epoch's value; true when it is time to stop. best and best_epoch say what was best so far.

@@ -63,7 +63,7 @@ local function train_batch(o, state, batch)
   loss:backward()
   if o.clip_norm then nn.clip_grad_norm_(o.net:parameters(), o.clip_norm) end
   o.optimizer:step()
-  if o.schedule and o.schedule_every == "step" then o.schedule:step() end
+  if o.schedule and o.schedule_every == "step" and not o.schedule.mode then o.schedule:step() end
   return output, value, target
 end
 
@@ -84,10 +84,14 @@ local function train_epoch(o, state, gathered, progress)
   return mean:value()
 end
 
--- A schedule that follows a result gets the figure it should watch.
+-- A schedule that follows a result (it has a mode) always waits for the epoch's.
 local function step_schedule(o, figures)
-  if not o.schedule or o.schedule_every ~= "epoch" then return end
-  if o.schedule.mode then o.schedule:step(figures.val_loss or figures.loss) else o.schedule:step() end
+  if not o.schedule then return end
+  if o.schedule.mode then
+    o.schedule:step(figures.val_loss or figures.loss)
+  elseif o.schedule_every == "epoch" then
+    o.schedule:step()
+  end
 end
 
 local function figures_of(o, loss, gathered)

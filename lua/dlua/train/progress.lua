@@ -67,6 +67,7 @@ function Progress:finish(values)
   for name, value in pairs(self.values) do all[name] = value end
   for name, value in pairs(values or {}) do all[name] = value end
   local line = ("%s  %d steps in %s  %s"):format(self.label, self.count, clock(dlua.time() - self.start), texts_of(all))
+  line = line:gsub("%s+$", "")
   io.stdout:write(self.live and "\r" or "", line, self.live and "\27[K\n" or "\n")
   io.stdout:flush()
   self.values = {}
