@@ -205,11 +205,15 @@ enum { SMALL_STEP = 32, SMALL_LISTS = 0 }; // the sanitizer wants to see every o
 enum { SMALL_STEP = 32, SMALL_LISTS = 32 }; // objects up to 1 KiB are recycled per thread
 #endif
 
+// Most that a list keeps: the main thread frees what loader threads made, without end.
+enum { SMALL_KEPT = 1024 };
+
 typedef struct link {
   struct link *next;
 } link;
 
 static _Thread_local link *small[SMALL_LISTS + 1];
+static _Thread_local int small_count[SMALL_LISTS + 1];
 
 void *dlua_new(size_t bytes) {
   if (must_fail()) {
@@ -221,6 +225,7 @@ void *dlua_new(size_t bytes) {
   if (list < SMALL_LISTS && small[list]) {
     object = small[list];
     small[list] = small[list]->next;
+    small_count[list]--;
   } else {
     object = malloc(list * SMALL_STEP);
     if (!object) {
@@ -234,13 +239,14 @@ void *dlua_new(size_t bytes) {
 void dlua_delete(void *object, size_t bytes) {
   if (!object) return;
   size_t list = (bytes + SMALL_STEP - 1) / SMALL_STEP;
-  if (list >= SMALL_LISTS) {
+  if (list >= SMALL_LISTS || small_count[list] >= SMALL_KEPT) {
     free(object);
     return;
   }
   link *back = object;
   back->next = small[list];
   small[list] = back;
+  small_count[list]++;
 }
 
 void dlua_thread_done(void) {
@@ -250,5 +256,6 @@ void dlua_thread_done(void) {
       free(small[list]);
       small[list] = next;
     }
+    small_count[list] = 0;
   }
 }

@@ -17,7 +17,15 @@
 #include "env.h"
 #include "grad.h"
 #include "layout.h"
+#include "ops/convert.h"
 #include "run.h"
+
+// A converted number operand: a 0-d tensor that lives as long as the run and costs no allocation.
+typedef struct number_operand {
+  dlua_tensor tensor;
+  dlua_storage storage;
+  uint64_t value;
+} number_operand;
 
 // What one run holds besides its arguments.
 typedef struct frame {
@@ -28,6 +36,8 @@ typedef struct frame {
   dlua_tensor **in;
   int ntemps;
   dlua_tensor *few[2 * DLUA_MAX_IN], **temps;
+  int nnumbers;
+  number_operand numbers[3];
   dlua_dtype narrow; // bf16 or f16 while the kernel computes in f32, else DLUA_F32
   dlua_dtype final[DLUA_MAX_OUT];
   bool record;
@@ -148,9 +158,23 @@ static dlua_status hold(frame *f, int k, dlua_tensor *converted) {
   return DLUA_OK;
 }
 
+// x, a number, in another dtype.
+static dlua_tensor *cast_number(number_operand *n, const dlua_tensor *x, dlua_dtype dtype) {
+  n->storage = (dlua_storage){.refs = 1, .data = &n->value, .bytes = sizeof n->value};
+  n->storage.device = dlua_cpu();
+  n->tensor = (dlua_tensor){.refs = 1, .number = true, .storage = &n->storage};
+  n->tensor.dtype = (uint8_t)dtype;
+  dlua_convert(&n->tensor, x);
+  return &n->tensor;
+}
+
 static dlua_status cast_input(frame *f, int k, dlua_dtype dtype) {
   dlua_tensor *x = f->in[k], *y = NULL;
   if (x->dtype == dtype) return DLUA_OK;
+  if (x->number && f->nnumbers < 3 && !(f->a->op->flags & DLUA_VIEW)) {
+    f->in[k] = cast_number(&f->numbers[f->nnumbers++], x, dtype);
+    return DLUA_OK;
+  }
   DLUA_TRY(dlua_cast(x, dtype, &y));
   y->number = x->number;
   return hold(f, k, y);
@@ -523,7 +547,7 @@ static dlua_status compute(frame *f) {
 
 // Room for the converted inputs and the temporaries of calls with many inputs.
 static dlua_status open_frame(frame *f, dlua_args *a) {
-  f->a = a, f->sig = a->sig, f->given = a->in, f->ntemps = 0;
+  f->a = a, f->sig = a->sig, f->given = a->in, f->ntemps = f->nnumbers = 0;
   f->in = f->converted, f->temps = f->few;
   size_t bytes = (size_t)a->nin * sizeof(dlua_tensor *);
   if (a->nin > DLUA_MAX_IN) {

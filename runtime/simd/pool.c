@@ -7,6 +7,16 @@
 #define NAMED(a, isa) PASTE(a, isa)
 #define INLINE static inline __attribute__((always_inline))
 
+typedef float vec __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t ivec __attribute__((vector_size(64), aligned(4), may_alias));
+enum { LANES = 16 };
+
+INLINE void take_larger(vec *best, ivec *at, vec v, ivec place) {
+  ivec better = (v > *best) | (v != v) | (*at == 0);
+  *best = (vec)(((ivec)v & better) | ((ivec)*best & ~better));
+  *at = (place & better) | (*at & ~better);
+}
+
 // The maximum of one window for each of the lanes; the first one wins, a NaN wins over all.
 INLINE void max_window(const dlua_pool_plane *p, const float *x, int64_t top, int64_t left,
                        float *y, int32_t *where, int lanes) {
@@ -40,8 +50,26 @@ INLINE void max_plane(const dlua_pool_plane *p, const float *x, float *y, int32_
   }
 }
 
+// The same for sixteen lanes in one vector, which the compiler does not find by itself.
 static void max16(const dlua_pool_plane *p, const float *x, float *y, int32_t *where) {
-  max_plane(p, x, y, where, 16);
+  for (int64_t i = 0; i < p->oh; i++) {
+    for (int64_t j = 0; j < p->ow; j++, y += LANES, where += LANES) {
+      vec best = {0};
+      ivec at = {0};
+      for (int64_t u = 0; u < p->kh; u++) {
+        int64_t row = i * p->sh - p->ph + u * p->dh;
+        for (int64_t v = 0; row >= 0 && row < p->h && v < p->kw; v++) {
+          int64_t column = j * p->sw - p->pw + v * p->dw, at_pixel = row * p->w + column;
+          if (column < 0 || column >= p->w) continue;
+          take_larger(&best, &at, *(const vec *)(x + at_pixel * LANES),
+                      (ivec){0} + (int32_t)at_pixel + 1);
+        }
+      }
+      ivec none = at == 0;
+      *(vec *)y = (vec)(((ivec)best & ~none) | ((ivec)((vec){0} - INFINITY) & none));
+      *(ivec *)where = at;
+    }
+  }
 }
 static void max8(const dlua_pool_plane *p, const float *x, float *y, int32_t *where) {
   max_plane(p, x, y, where, 8);
@@ -76,20 +104,10 @@ static void max_row(const dlua_pool_plane *p, const float *x, int64_t row, int64
     max_tap(y, where, x + at, end - first, p->sw, place);
 }
 
-typedef float vec __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t ivec __attribute__((vector_size(64), aligned(4), may_alias));
-enum { LANES = 16 };
-
 // Two by two windows beside each other, all inside: what most networks ask for.
 static int is_halving(const dlua_pool_plane *p) {
   return p->kh == 2 && p->kw == 2 && p->sh == 2 && p->sw == 2 && p->dh == 1 && p->dw == 1 &&
          p->ph == 0 && p->pw == 0 && 2 * p->oh <= p->h && 2 * p->ow <= p->w;
-}
-
-INLINE void take_larger(vec *best, ivec *at, vec v, ivec place) {
-  ivec better = (v > *best) | (v != v);
-  *best = (vec)(((ivec)v & better) | ((ivec)*best & ~better));
-  *at = (place & better) | (*at & ~better);
 }
 
 // Sixteen windows whose upper left corners are x[0], x[2], …; w floats to the row below. place: of
