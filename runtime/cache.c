@@ -200,7 +200,7 @@ void dlua_memory_reset_peak(dlua_device *device) {
 // ---------------------------------------------------------------- small objects
 
 #ifdef __SANITIZE_ADDRESS__
-enum { SMALL_STEP = 32, SMALL_LISTS = 0 }; // the sanitizer wants to see every object come and go
+enum { SMALL_STEP = 32, SMALL_LISTS = 1 }; // the sanitizer wants to see every object come and go
 #else
 enum { SMALL_STEP = 32, SMALL_LISTS = 32 }; // objects up to 1 KiB are recycled per thread
 #endif
