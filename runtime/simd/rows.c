@@ -204,6 +204,30 @@ static void cos_f32(void *context, int64_t n, char **p, const int64_t *s) {
   angle_row(1, cos, n, p, s);
 }
 
+// ---------------------------------------------------------------- losses
+
+// The second number is delta or beta.
+static inline float huber(float d, float delta) {
+  return d <= delta ? 0.5f * d * d : delta * (d - 0.5f * delta);
+}
+
+static inline float smooth_l1(float d, float beta) {
+  return d < beta ? 0.5f * d * d / beta : d - 0.5f * beta;
+}
+
+static inline double floored_log(double x) {
+  double y = vm_log(x);
+  return y < -100 ? -100 : y;
+}
+
+ROW2(l1_loss, 0, 0, __builtin_fabsf(x - y))
+ROW2(huber_loss, num[1].f, 0, huber(__builtin_fabsf(x - y), a))
+ROW2(smooth_l1_loss, num[1].f, 0, smooth_l1(__builtin_fabsf(x - y), a))
+ROW2(bce_loss, 0, 0, -y *floored_log(x) - (1 - (double)y) * floored_log(1 - (double)x))
+ROW2(bce_with_logits, 0, 0,
+     (1 - (double)y) * x + (x < 0 ? -x : 0) + vm_log1p(vm_exp(-__builtin_fabs(x))))
+ROW2(kl_div, 0, 0, y == 0 ? 0 : y * (vm_log(y) - x))
+
 // ---------------------------------------------------------------- the table
 
 // What all types have, and what those with fractions have besides.
@@ -253,7 +277,13 @@ const dlua_simd_kernels JOIN(dlua_simd_, DLUA_ISA) = {
                      .tanh = tanh_f32,
                      .softplus = softplus_f32,
                      .softplus_grad = softplus_grad_f32,
-                     .logsigmoid = logsigmoid_f32},
+                     .logsigmoid = logsigmoid_f32,
+                     .l1_loss = l1_loss_f32,
+                     .huber_loss = huber_loss_f32,
+                     .smooth_l1_loss = smooth_l1_loss_f32,
+                     .bce_loss = bce_loss_f32,
+                     .bce_with_logits = bce_with_logits_f32,
+                     .kl_div = kl_div_f32},
     .of[DLUA_F64] = {ARITHMETIC(f64), FRACTIONS(f64)},
     .of[DLUA_I64] = {ARITHMETIC(i64)},
     .of[DLUA_I32] = {ARITHMETIC(i32)},
