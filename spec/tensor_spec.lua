@@ -111,12 +111,56 @@ describe("indexing", function()
     assert.same({9, 2}, whole:totable())
   end)
 
+  it("writes where a list of positions or a mask inside the key says", function()
+    local x = matrix()
+    x[{ {}, i64({3, 1}) }] = dlua.tensor {8, 9}
+    assert.same({{9, 2, 8}, {9, 5, 8}}, x:totable())
+    x[{ 2, dlua.tensor {true, false, true} }] = 0
+    assert.same({{9, 2, 8}, {0, 5, 0}}, x:totable())
+    x[{ {1, 2}, i64({{1, 2}}) }] = dlua.tensor {{{1, 2}}, {{3, 4}}}
+    assert.same({{1, 2, 8}, {3, 4, 0}}, x:totable())
+    x[i64({{2, 1}})] = dlua.ones(1, 2, 3)
+    assert.same({{1, 1, 1}, {1, 1, 1}}, x:totable())
+  end)
+
+  it("spreads one value over a mask, and drops leading ones", function()
+    local x, big = matrix(), (1 << 62) + 1
+    x[x:gt(4)] = dlua.tensor(-1)
+    assert.same({{1, 2, 3}, {4, -1, -1}}, x:totable())
+    x[1] = dlua.ones(1, 3)
+    assert.same({1, 1, 1}, x[1]:totable())
+    local whole = i64({1, 2})
+    whole[dlua.tensor {true, false}] = big
+    assert.equal(big, whole[1]:item())
+  end)
+
+  it("refuses keys that do not say what they mean", function()
+    local x = matrix()
+    local function fails(key, text)
+      local ok, message = pcall(function() return x[key] end)
+      assert.is_false(ok)
+      assert.truthy(message:find(text, 1, true), message)
+      assert.is_false(pcall(function() x[key] = 0 end))
+    end
+    fails({row = 1}, "without key 'row'")
+    fails({nil, 2}, "without holes")
+    fails({{}, dlua.tensor {true, false}}, "mask {2} does not fit dimension 2")
+    fails({{}, x:gt(1)}, "a mask inside x[{…}] has one dimension")
+    fails(dlua.tensor {true, false, true}, "mask {3}")
+  end)
+
   it("records reading and writing", function()
     local x = dlua.tensor({{1, 2}, {3, 4}}, {requires_grad = true, dtype = "f64"})
     assert.gradcheck(function(v) return v[{ {}, 2 }]:square():sum() + v[1]:sum() end, x:detach())
     assert.gradcheck(function(v)
       local y = v * 1
       y[{1, 1}] = v[{2, 2}] * 3
+      return (y * y):sum()
+    end, x:detach())
+    assert.gradcheck(function(v)
+      local y = v * 1
+      y[{ {}, i64({2}) }] = v[{ {}, {1, 1} }] * 3
+      y[y:gt(8)] = v[{1, 1}] * 2
       return (y * y):sum()
     end, x:detach())
   end)
