@@ -37,8 +37,8 @@ static void make_team(int n) {
   omp_set_num_threads(n);
 }
 
-// Late, at the first work for more than one thread: a thread that computes alone is better off where
-// the scheduler puts it, and a script that computes nothing starts no others.
+// Late, at the first work for more than one thread: a thread that computes alone is better off
+// where the scheduler puts it, and a script that computes nothing starts no others.
 static void place_team(void) {
   placed = true;
   if (!wants_binding()) return;
