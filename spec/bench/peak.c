@@ -19,7 +19,8 @@ __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #endif
 static float
 multiply_add(float factor) {
-  lanes sum[CHAINS] = {0}, x = factor + (lanes){0};
+  lanes sum[CHAINS], x = factor + (lanes){0};
+  for (int k = 0; k < CHAINS; k++) sum[k] = (float)k + x; // no two chains are the same
 #pragma GCC unroll 1
   for (int round = 0; round < ROUNDS; round++) {
 #pragma GCC unroll 16
