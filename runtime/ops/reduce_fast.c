@@ -14,7 +14,7 @@
 #include "../parallel.h"
 #include "reduce.h"
 
-enum { PIECE = 1 << 14, COLUMNS = 1 << 10 };
+enum { PIECE = 1 << 14, COLUMNS = 1 << 10, SHORT = 32 };
 
 extern const dlua_fold_kernels dlua_fold_base, dlua_fold_avx2, dlua_fold_avx512;
 
@@ -197,6 +197,7 @@ dlua_status dlua_sum_fast(const dlua_args *a, unsigned dims, bool mean) {
   if (r.outputs == 0 || r.nreduced == 0 || r.count == 0) return DLUA_DECLINED;
   double scale = mean ? 1 / (double)r.count : 1;
   if (r.reduced_stride[r.nreduced - 1] == 1) {
+    if (r.reduced[r.nreduced - 1] < SHORT && r.nkept > 0) return DLUA_DECLINED;
     rows w = {.r = r, .x = dlua_f32(x)};
     return put_row_sums(&w, dlua_f32(a->out[0]), scale);
   }
