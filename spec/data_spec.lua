@@ -70,6 +70,20 @@ describe("data.load", function()
     fails(function() data.ImageFolder "examples/data/mnist-small" end, "mnist-small")
   end)
 
+  it("converts channels or says that it cannot", function()
+    local set = quietly(data.load, "cifar10", {split = "test", channels = 1})
+    assert.same({1, 32, 32}, (set:get(1)).shape)
+    fails(function() data.load("mnist", {channels = 3}) end, "mnist", "1 channels", "3")
+    fails(function() data.load("mnist", {channels = 2}) end, "channels", "2")
+    fails(function() data.load("mnist", {channels = "x"}) end, "channels", "x")
+  end)
+
+  it("is one of a fixed set of names", function()
+    fails(function() return data.Dataloader end, "data.Dataloader", "DataLoader")
+    fails(function() return image.lod end, "image.lod", "image.load")
+    fails(function() return T.Lamda end, "transforms.Lamda", "Lambda")
+  end)
+
   it("counts digits from 1", function()
     local set = quietly(data.load, "mnist", {split = "test"})
     local x, y = set:get(1)
@@ -147,6 +161,7 @@ describe("parts", function()
     fails(function() data.subset(set, 21) end, "21", "20")
     fails(function() data.subset(set, {0}) end, "0", "1..20")
     fails(function() return set[21] end, "21", "1..20")
+    fails(function() data.subset(data.TensorDataset(dlua.ones(3)), 2, {seed = "abc"}) end, "seed", "abc")
   end)
 
   it("work for data sets written in Lua", function()
@@ -207,6 +222,11 @@ describe("DataLoader", function()
   it("transforms the same in C and step by step from Lua", function()
     local set = data.subset(load "train", 40)
     local in_c = epochs(set, {batch_size = 16, shuffle = true, transform = augment})
+    local in_lua_set = {size = function() return #set end, get = function(_, i) return set:get(i) end}
+    for k, batch in ipairs(epochs(in_lua_set, {batch_size = 16, shuffle = true, transform = augment})) do
+      assert.is_true(batch[1]:equal(in_c[k][1]))
+      assert.is_true(batch[2]:equal(in_c[k][2]))
+    end
     local nothing = T.Lambda(function(x) return x end)
     for _, mixed in ipairs {T.Compose {nothing, augment}, T.Compose {augment, nothing}} do
       local shifted = mixed.parts[1] == nothing
@@ -266,6 +286,18 @@ describe("DataLoader", function()
     end
     collectgarbage()
     collectgarbage()
+  end)
+
+  it("makes batches of booleans and of mixed numbers in Lua", function()
+    local function parts(i) return i % 2 == 0, i == 1 and 1 or 0.5 end
+    local set = {size = function() return 2 end, get = function(_, i) return parts(i) end}
+    local flags, numbers = data.DataLoader(set, {batch_size = 2}):iter()()
+    assert.same({"bool", {false, true}}, {flags.dtype, flags:totable()})
+    assert.same({"f32", {1, 0.5}}, {numbers.dtype, numbers:totable()})
+    local stored = data.TensorDataset(dlua.rand(2, 1, 2, 2), dlua.tensor {false, true})
+    local nothing = T.Lambda(function(x) return x end)
+    local _, kept = data.DataLoader(stored, {batch_size = 2, transform = nothing}):iter()()
+    assert.same({"bool", {false, true}}, {kept.dtype, kept:totable()})
   end)
 
   it("calls collate with the samples of a batch", function()

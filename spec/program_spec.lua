@@ -75,7 +75,7 @@ describe("the program", function()
     assert.matches("dlua: interrupted", output)
   end)
 
-  it("starts fast and small", function()
+  it("starts in little memory", function()
     local script = 'for l in io.lines "/proc/self/status" do if l:match "VmHWM" then print(l) end end'
     local output = program("-e " .. quote(script))
     if os.getenv "DLUA_SANITIZED" then return end

@@ -56,6 +56,7 @@ function EarlyStopping:restore(net)
 end
 
 -- Forgets what was seen: train.fit begins every run with it.
+--   stop:train_begin()
 function EarlyStopping:train_begin()
   self.epoch, self.bad = 0, 0
   self.best, self.best_epoch, self.kept = nil, nil, nil
