@@ -281,11 +281,21 @@ describe("DataLoader", function()
   end)
 
   it("stops its workers when it is collected", function()
+    local function threads()
+      for line in io.lines "/proc/self/status" do
+        local count = line:match "^Threads:%s*(%d+)"
+        if count then return tonumber(count) end
+      end
+    end
+    collectgarbage()
+    collectgarbage()
+    local before = threads()
     for _ = 1, 20 do
       data.DataLoader(load "train", {batch_size = 10, num_workers = 2, transform = augment}):iter()()
     end
     collectgarbage()
     collectgarbage()
+    assert.is_true(threads() <= before + dlua.threads())
   end)
 
   it("makes batches of booleans and of mixed numbers in Lua", function()
