@@ -1,6 +1,7 @@
 -- Data sets, splits and loaders.
 local dlua = require "dlua"
 local data, image, T = dlua.data, dlua.image, dlua.transforms
+local fails = require "spec.helpers".fails
 
 local shipped = "examples/data/cifar10-small"
 
@@ -15,13 +16,6 @@ local function quietly(fn, ...)
   sink:close()
   assert(result[1], result[2])
   return result[2], text
-end
-
-local function fails(fn, ...)
-  local ok, message = pcall(fn)
-  assert.is_false(ok)
-  assert.is_nil(tostring(message):find "\n")
-  for _, part in ipairs {...} do assert.is_truthy(tostring(message):find(part, 1, true), tostring(message)) end
 end
 
 local function load(split) return (quietly(data.load, shipped, {split = split})) end

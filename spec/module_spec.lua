@@ -1,12 +1,7 @@
 -- Modules: registration, names, state, modes, printing, calling.
 local dlua = require "dlua"
 local nn = dlua.nn
-
-local function fails(fn, ...)
-  local ok, message = pcall(fn)
-  assert.is_false(ok)
-  for _, part in ipairs {...} do assert.truthy(tostring(message):find(part, 1, true), tostring(message)) end
-end
+local fails = require "spec.helpers".fails
 
 local Pair = nn.class "Pair"
 function Pair:init(width)

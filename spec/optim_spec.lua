@@ -2,20 +2,12 @@
 local dlua = require "dlua"
 local nn, optim = dlua.nn, dlua.optim
 local golden = dofile "spec/golden/optim.lua"
+local helpers = require "spec.helpers"
 
-local function near(expected, actual, tolerance, what)
-  local limit = tolerance * math.max(1, math.abs(expected))
-  assert(math.abs(expected - actual) <= limit, ("%s: expected %.17g, got %.17g"):format(what, expected, actual))
-end
+local fails, near = helpers.fails, helpers.near_relative
 
 local function parameter(values, dtype)
   return nn.Parameter(dlua.tensor(values, {dtype = dtype or "f32"}))
-end
-
-local function fails(fn, ...)
-  local ok, message = pcall(fn)
-  assert.is_false(ok)
-  for _, part in ipairs {...} do assert.truthy(tostring(message):find(part, 1, true), tostring(message)) end
 end
 
 -- Runs the golden gradients through an optimiser over p and returns what p became.

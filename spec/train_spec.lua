@@ -1,27 +1,9 @@
 -- Training helpers: fit, evaluate, early stopping, progress, metrics.
 local dlua = require "dlua"
 local nn, optim, train, metrics = dlua.nn, dlua.optim, dlua.train, dlua.metrics
+local helpers = require "spec.helpers"
 
-local function fails(fn, ...)
-  local ok, message = pcall(fn)
-  assert.is_false(ok)
-  for _, part in ipairs {...} do assert.truthy(tostring(message):find(part, 1, true), tostring(message)) end
-end
-
-local function near(expected, actual, tolerance)
-  assert(math.abs(expected - actual) <= (tolerance or 1e-6), ("expected %g, got %g"):format(expected, actual))
-end
-
--- A loader over a list of batches.
-local function loader(batches)
-  return setmetatable({iter = function()
-    local k = 0
-    return function()
-      k = k + 1
-      if batches[k] then return table.unpack(batches[k]) end
-    end
-  end}, {__len = function() return #batches end})
-end
+local fails, near, loader = helpers.fails, helpers.near, helpers.loader
 
 local function silently(fn)
   local write = io.stdout
