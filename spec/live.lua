@@ -11,7 +11,7 @@ local function settled()
   return dlua.memory().live
 end
 
--- Runs f once to count its allocations, then once for each of them failing. f keeps nothing.
+-- Runs f once to count its allocations, then once for each of them failing. f keeps nothing and returns nothing.
 function live.check(f)
   f()
   local base = settled()
