@@ -22,7 +22,7 @@ local transforms = {}
 
 -- Runs steps first..#steps of a flat list on a picture; draw is {key, epoch, sample}. Steps of C that follow each
 -- other cross into C once.
---   transforms.run(transforms.steps(T.ToFloat()), 1, x, {key = 1, epoch = 1, sample = 1})
+--   transforms.run(transforms.steps(T.ToFloat()), 1, dlua.zeros(3, 8, 8), {key = 1, epoch = 1, sample = 1})
 function transforms.run(steps, first, x, draw)
   local k = first
   while k <= #steps do
