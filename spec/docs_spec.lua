@@ -69,8 +69,8 @@ local undocumented = {
 local names_files = {["data.ImageFolder"] = true, ["data.idx"] = true, ["data.csv"] = true, ["image.load"] = true}
 
 local function is_exempt(name)
-  return undocumented[name] or name:find "^metrics%.%w+:" or name:find ":is$" or name:find ":init$" or name:find ":epoch_end$"
-    or name:find ":train_end$" or name == "nn.in_eval_mode" or name == "nn.is_module"
+  return undocumented[name] or name:find "^metrics%.%w+:" or name:find ":is$" or name:find ":init$"
+    or name:find ":epoch_end$" or name:find ":train_end$" or name == "nn.in_eval_mode" or name == "nn.is_module"
 end
 
 local function example_of(text)

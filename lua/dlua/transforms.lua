@@ -90,7 +90,6 @@ local function define(name, description, numbers, kind)
   description[1] = "transforms." .. name
   local signature = options.signature(description)
   local Class = class(name, Transform)
-  Class.__name = name
   function Class:init(...)
     local given = signature:read(...)
     self.text = signature:show(given)
@@ -222,7 +221,6 @@ end)
 --   T.Compose {T.ToFloat(), T.Normalize({0.5}, {0.5})}
 local Compose = class("Compose", Transform)
 transforms.Compose = Compose
-Compose.__name = "Compose"
 
 function Compose:init(parts)
   if type(parts) ~= "table" or parts.handle then core.fail("transforms.Compose: takes a list of transforms") end
@@ -239,7 +237,6 @@ end
 --   T.Lambda(function(x) return x * 2 end)
 local Lambda = class("Lambda", Transform)
 transforms.Lambda = Lambda
-Lambda.__name = "Lambda"
 
 function Lambda:init(fn)
   if type(fn) ~= "function" then core.fail("transforms.Lambda: takes a function, not %s", type(fn)) end
