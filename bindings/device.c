@@ -176,7 +176,8 @@ static int autotune(lua_State *L) {
 
 // ---------------------------------------------------------------- hooks for tests
 
-// fail_allocation(n, [on]): the n-th allocation from now fails, with `on` every later one too; 0: none.
+// fail_allocation(n, [on]): the n-th allocation from now fails, with `on` every later one too; 0:
+// none.
 static int fail_allocation(lua_State *L) {
   dlua_fail_allocation((uint64_t)luaL_checkinteger(L, 1), lua_toboolean(L, 2));
   return 0;

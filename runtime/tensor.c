@@ -37,16 +37,21 @@ static void storage_release(dlua_storage *storage) {
 
 // ---------------------------------------------------------------- tensors
 
-// Elements of a shape; -1 when the product overflows or a size is negative.
+enum { LARGEST_BITS = 47 }; // more elements than a process has addresses, and no stride overflows
+
+// Elements of a shape; -1 when a size is negative or their product overflows, where 0 counts as 1:
+// the strides of an empty tensor are products too.
 static int64_t count(int ndim, const int64_t *size) {
   int64_t n = 1;
-  bool overflow = false;
+  bool overflow = false, empty = false;
   for (int d = 0; d < ndim; d++) {
     if (size[d] < 0) return -1;
-    if (size[d] == 0) return 0;
-    overflow |= __builtin_mul_overflow(n, size[d], &n);
+    if (size[d] == 0)
+      empty = true;
+    else
+      overflow |= __builtin_mul_overflow(n, size[d], &n);
   }
-  return overflow ? -1 : n;
+  return overflow || n >> LARGEST_BITS ? -1 : empty ? 0 : n;
 }
 
 static void set_shape(dlua_tensor *x, int ndim, const int64_t *size) {
@@ -119,10 +124,8 @@ static dlua_tensor *alias(const dlua_tensor *x) {
 
 dlua_status dlua_tensor_view(dlua_tensor **view, const dlua_tensor *x, int ndim,
                              const int64_t *size, const int64_t *stride, int64_t offset) {
-  if (ndim > DLUA_MAX_DIMS) {
-    return dlua_fail(DLUA_BAD_ARGUMENT, "a tensor has at most %d dimensions, got %d", DLUA_MAX_DIMS,
-                     ndim);
-  }
+  size_t bytes;
+  DLUA_TRY(check_shape((dlua_dtype)x->dtype, ndim, size, &bytes));
   dlua_tensor *y = alias(x);
   if (!y) return DLUA_NO_MEMORY;
   y->view = true, y->number = false, y->ndim = (uint8_t)ndim, y->offset = offset;
