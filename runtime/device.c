@@ -53,7 +53,7 @@ static char module_path[512];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 dlua_device *dlua_cpu(void) {
-  if (!cpu.cache) cpu.cache = dlua_cache_new();
+  if (!cpu.cache) cpu.cache = dlua_cache_cpu();
   return &cpu;
 }
 

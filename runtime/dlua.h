@@ -125,6 +125,7 @@ typedef struct dlua_node dlua_node; // one recorded call, see grad.h
 
 typedef struct dlua_storage {
   int refs;          // atomic
+  uint8_t layout;    // of all tensors over it: only whole row-major ones lie over a blocked one
   uint32_t version;  // bumped by every in-place write
   uint32_t rewrites; // in-place writes that were recorded; a view made before one is stale
   size_t bytes;
@@ -136,7 +137,7 @@ typedef struct dlua_storage {
 
 typedef struct dlua_tensor {
   int refs; // atomic
-  uint8_t dtype, ndim, layout;
+  uint8_t dtype, ndim;
   bool requires_grad; // a leaf that collects a gradient, or the result of a recorded call
   bool number; // a 0-d host tensor that stands for a plain number: it never widens and fits every
                // device

@@ -224,7 +224,10 @@ struct dlua_op {
   void (*back)(dlua_back *b);
   const char *save;       // what back reads: names of inputs and results, "x y"
   const char *contiguous; // inputs that dlua_run makes contiguous first ("*": all)
-  const char *refuse;     // dtypes the op does not take, "bool u8", or NULL
+  const char
+      *strided;       // with DLUA_LAYOUTS: inputs whose kernels take no blocked layout all the same
+  const char *writes; // inputs the kernel changes besides the results (running averages)
+  const char *refuse; // dtypes the op does not take, "bool u8", or NULL
 };
 
 // ---------------------------------------------------------------- shape rules shared by families

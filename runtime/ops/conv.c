@@ -377,6 +377,7 @@ static void weight_grad_back(dlua_back *b) {
 
 const dlua_op dlua_op_conv2d = {
     .name = "conv2d",
+    .strided = "w b",
     .sig = "x:T, w:T, b:T?, stride:s2=1, padding:s2=0, dilation:s2=1, groups:i=1 -> y",
     .doc = "2-d convolution of x {n,c,h,w} with w {out,c/groups,kh,kw} plus b {out}: every result "
            "is the sum of a window of x times a kernel of w.",
@@ -391,6 +392,7 @@ const dlua_op dlua_op_conv2d = {
 
 const dlua_op dlua_op_conv2d_input_grad = {
     .name = "conv2d_input_grad",
+    .strided = "w",
     .sig = "g:T, w:T, size:s2, stride:s2=1, padding:s2=0, dilation:s2=1, groups:i=1 -> gx",
     .doc = "Gradient of conv2d by an x of this height and width, from the gradient g of its "
            "result.",
