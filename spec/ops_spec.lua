@@ -230,10 +230,12 @@ end
 
 local function check_allocations(op, sample)
   local arguments, tensors = derived.arguments(sample, {dtype = "f32", grad = op.differentiable})
-  live.check(function()
+  local function call()
     local first = derived.call(op, arguments)[1]
     if first.requires_grad then dlua.grad(first:sum(), tensors, {allow_unused = true}) end
-  end)
+  end
+  live.check(call)
+  live.check_lua(call)
 end
 
 local wrong = {
@@ -329,3 +331,5 @@ for _, name in ipairs(names) do
     it("refuses wrong arguments", function() check_fuzz(op, samples) end)
   end)
 end
+
+teardown(function() print(("%d allocations were made to fail"):format(live.injections)) end)
