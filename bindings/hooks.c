@@ -7,7 +7,7 @@
 #include "value.h"
 
 static int fail_allocation(lua_State *L) {
-  dlua_fail_allocation((uint64_t)luaL_checkinteger(L, 1));
+  dlua_fail_allocation((uint64_t)luaL_checkinteger(L, 1), lua_toboolean(L, 2));
   return 0;
 }
 

@@ -201,7 +201,11 @@ static dlua_kernel *const weight_kernels[] = {dlua_conv_lanes_weight_grad, weigh
 // ---------------------------------------------------------------- shapes
 
 static dlua_status check_numbers(const dlua_args *a, const dlua_value *num) {
+  const int64_t most = 1 << 20; // no picture is wider, and products of such sizes do not overflow
   for (int d = 0; d < 2; d++) {
+    if (num[STRIDE].v[d] > most || num[PADDING].v[d] > most || num[DILATION].v[d] > most)
+      return dlua_shape_error(a, "stride, padding and dilation must be at most %lld",
+                              (long long)most);
     if (num[STRIDE].v[d] < 1)
       return dlua_shape_error(a, "stride is %lld, must be 1 or more", (long long)num[STRIDE].v[d]);
     if (num[PADDING].v[d] < 0)
@@ -211,8 +215,9 @@ static dlua_status check_numbers(const dlua_args *a, const dlua_value *num) {
                               (long long)num[DILATION].v[d]);
     }
   }
-  if (num[GROUPS].i < 1)
-    return dlua_shape_error(a, "groups is %lld, must be 1 or more", (long long)num[GROUPS].i);
+  if (num[GROUPS].i < 1 || num[GROUPS].i > most)
+    return dlua_shape_error(a, "groups is %lld, must lie in 1..%lld", (long long)num[GROUPS].i,
+                            (long long)most);
   return DLUA_OK;
 }
 
