@@ -123,6 +123,11 @@ dlua_status dlua_tensor_view(dlua_tensor **view, const dlua_tensor *x, int ndim,
     return dlua_fail(DLUA_BAD_ARGUMENT, "a tensor has at most %d dimensions, got %d", DLUA_MAX_DIMS,
                      ndim);
   }
+  size_t bytes = 0;
+  if (!dlua_shape_bytes((dlua_dtype)x->dtype, ndim, size, &bytes)) {
+    return dlua_fail(DLUA_BAD_ARGUMENT, "a view of shape %s is too large to address",
+                     dlua_sizes_text(ndim, size));
+  }
   dlua_tensor *y = alias(x);
   if (!y) return DLUA_NO_MEMORY;
   y->view = true, y->number = false, y->ndim = (uint8_t)ndim, y->offset = offset;
