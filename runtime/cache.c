@@ -232,12 +232,14 @@ typedef struct link {
 static _Thread_local link *small[SMALL_LISTS];
 static _Thread_local int small_count[SMALL_LISTS];
 
+static size_t list_of(size_t bytes) { return bytes ? (bytes + SMALL_STEP - 1) / SMALL_STEP : 1; }
+
 void *dlua_new(size_t bytes) {
   if (must_fail()) {
     dlua_fail(DLUA_NO_MEMORY, "out of memory: %zu bytes more (injected)", bytes);
     return NULL;
   }
-  size_t list = (bytes + SMALL_STEP - 1) / SMALL_STEP;
+  size_t list = list_of(bytes);
   void *object;
   if (is_recycled(list) && small[list]) {
     object = small[list];
@@ -255,7 +257,7 @@ void *dlua_new(size_t bytes) {
 
 void dlua_delete(void *object, size_t bytes) {
   if (!object) return;
-  size_t list = (bytes + SMALL_STEP - 1) / SMALL_STEP;
+  size_t list = list_of(bytes);
   if (!is_recycled(list) || small_count[list] >= SMALL_KEPT) {
     free(object);
     return;

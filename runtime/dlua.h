@@ -161,7 +161,8 @@ dlua_status dlua_tensor_new(dlua_tensor **tensor, dlua_dtype dtype, int ndim, co
 // the result.
 dlua_status dlua_tensor_number(dlua_tensor **tensor, bool is_int, int64_t i, double f);
 // Another tensor over the same storage, detached, with sizes and strides of one's own (all in
-// elements). No checks beyond ndim: for view rules. Caller owns the result.
+// elements). Fails only on ndim and on sizes beyond what can be addressed: for view rules. Caller
+// owns the result.
 dlua_status dlua_tensor_view(dlua_tensor **view, const dlua_tensor *x, int ndim,
                              const int64_t *size, const int64_t *stride, int64_t offset);
 // The same elements without history, sharing storage; caller owns the result.

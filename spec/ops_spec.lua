@@ -239,10 +239,12 @@ end
 
 local function check_allocations(op, sample, on)
   local arguments, tensors = derived.arguments(sample, {dtype = "f32", grad = op.differentiable})
-  live.check(function()
+  local function call()
     local first = derived.call(op, arguments)[1]
     if first.requires_grad then dlua.grad(first:sum(), tensors, {allow_unused = true}) end
-  end, on)
+  end
+  live.check(call, on)
+  if not on then live.check_lua(call) end
 end
 
 local wrong = {
@@ -334,8 +336,12 @@ for _, name in ipairs(names) do
       it("has right gradients", function() each_sample(op, has_gradient_samples(samples), check_gradient) end)
       it("has right second derivatives", function() each_sample(op, has_gradient_samples(samples), check_second) end)
     end
-    it("survives a failing allocation", function() check_allocations(op, samples[1], false) end)
+    it("survives failing allocations", function()
+      each_sample(op, os.getenv "DLUA_FAULT_ALL" and samples or {samples[1]}, check_allocations)
+    end)
     it("survives memory that has run out", function() check_allocations(op, samples[1], true) end)
     it("refuses wrong arguments", function() check_fuzz(op, samples) end)
   end)
 end
+
+teardown(function() print(("%d allocations were made to fail"):format(live.injections)) end)

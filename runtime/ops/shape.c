@@ -56,7 +56,9 @@ static dlua_status fill_in(dlua_args *a, int n, const int64_t *wish, int64_t *si
   }
   bool fits = !overflow && (open < 0 ? known == have : known > 0 && have % known == 0);
   if (open >= 0 && fits) size[open] = have / known;
-  if (fits) return DLUA_OK;
+  size_t bytes = 0;
+  if (fits && dlua_shape_bytes((dlua_dtype)a->in[0]->dtype, n, size, &bytes)) return DLUA_OK;
+  overflow |= fits;
   if (open < 0 && !overflow) {
     return dlua_fail(DLUA_BAD_ARGUMENT,
                      "%s: cannot make %s (%lld elements) from %s (%lld elements)", a->op->name,
