@@ -21,6 +21,9 @@ typedef struct dlua_dtype_rows {
   dlua_row *softplus, *softplus_grad, *hardtanh, *hardtanh_grad, *logsigmoid;
   // Values of losses from x and target, without weights and reduction.
   dlua_row *l1_loss, *huber_loss, *smooth_l1_loss, *bce_loss, *bce_with_logits, *kl_div;
+  // target * (first - x + second), 0 where target is 0: cross entropy with log(sum(exp(x))) in two
+  // parts.
+  dlua_row *soft_label;
 } dlua_dtype_rows;
 
 typedef struct dlua_simd_kernels {

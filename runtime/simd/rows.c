@@ -226,6 +226,7 @@ ROW2(smooth_l1_loss, num[1].f, 0, smooth_l1(__builtin_fabsf(x - y), a))
 ROW2(bce_loss, 0, 0, -y *floored_log(x) - (1 - (double)y) * floored_log(1 - (double)x))
 ROW2(bce_with_logits, 0, 0,
      (1 - (double)y) * x + (x < 0 ? -x : 0) + vm_log1p(vm_exp(-__builtin_fabs(x))))
+ROW2(soft_label, num[0].f, num[1].f, y == 0 ? 0 : y * ((a - x) + b))
 ROW2(kl_div, 0, 0, y == 0 ? 0 : y * (vm_log(y) - x))
 
 // ---------------------------------------------------------------- the table
@@ -283,7 +284,8 @@ const dlua_simd_kernels JOIN(dlua_simd_, DLUA_ISA) = {
                      .smooth_l1_loss = smooth_l1_loss_f32,
                      .bce_loss = bce_loss_f32,
                      .bce_with_logits = bce_with_logits_f32,
-                     .kl_div = kl_div_f32},
+                     .kl_div = kl_div_f32,
+                     .soft_label = soft_label_f32},
     .of[DLUA_F64] = {ARITHMETIC(f64), FRACTIONS(f64)},
     .of[DLUA_I64] = {ARITHMETIC(i64)},
     .of[DLUA_I32] = {ARITHMETIC(i32)},
