@@ -174,9 +174,13 @@ static inline void copy_f32(void *to, int64_t to_step, const void *from, int64_t
     *(float *)((char *)to + k * to_step) = *(const float *)((const char *)from + k * from_step);
 }
 
+static inline double sine(double x) { return vm_sine(x, 0); }
+static inline double cosine(double x) { return vm_sine(x, 1); }
+static inline double tangent(double x) { return vm_sine(x, 0) / vm_sine(x, 1); }
+
 // Large angles, rare, go to libm; their places are known only after the block is done.
-static ALWAYS_INLINE void angle_row(int64_t turns, double (*libm)(double), int64_t n, char **p,
-                                    const int64_t *s) {
+static ALWAYS_INLINE void angle_row(double (*f)(double), double (*libm)(double), int64_t n,
+                                    char **p, const int64_t *s) {
   float x[BLOCK], y[BLOCK];
   for (int64_t from = 0; from < n; from += BLOCK) {
     int64_t count = n - from < BLOCK ? n - from : BLOCK;
@@ -184,7 +188,7 @@ static ALWAYS_INLINE void angle_row(int64_t turns, double (*libm)(double), int64
     copy_f32(x, sizeof *x, p[1] + from * s[1], s[1], count);
 #pragma omp simd reduction(| : large)
     for (int64_t k = 0; k < count; k++) {
-      y[k] = (float)vm_sine(x[k], turns);
+      y[k] = (float)f(x[k]);
       large |= __builtin_fabsf(x[k]) > (float)VM_ANGLE;
     }
     for (int64_t k = 0; large && k < count; k++) {
@@ -196,12 +200,17 @@ static ALWAYS_INLINE void angle_row(int64_t turns, double (*libm)(double), int64
 
 static void sin_f32(void *context, int64_t n, char **p, const int64_t *s) {
   (void)context;
-  angle_row(0, sin, n, p, s);
+  angle_row(sine, sin, n, p, s);
 }
 
 static void cos_f32(void *context, int64_t n, char **p, const int64_t *s) {
   (void)context;
-  angle_row(1, cos, n, p, s);
+  angle_row(cosine, cos, n, p, s);
+}
+
+static void tan_f32(void *context, int64_t n, char **p, const int64_t *s) {
+  (void)context;
+  angle_row(tangent, tan, n, p, s);
 }
 
 // ---------------------------------------------------------------- losses
@@ -267,6 +276,7 @@ const dlua_simd_kernels JOIN(dlua_simd_, DLUA_ISA) = {
                      .log10 = log10_f32,
                      .sin = sin_f32,
                      .cos = cos_f32,
+                     .tan = tan_f32,
                      .erf = erf_f32,
                      .elu = elu_f32,
                      .elu_grad = elu_grad_f32,
