@@ -31,18 +31,24 @@ struct dlua_cache {
 };
 
 static atomic_uint_fast64_t tried, fail_at;
+static atomic_bool fail_on; // after the one that failed, the others fail too
 static atomic_size_t live_everywhere;
 
-// Counts one allocation; true when it is the one that a test wants to fail.
+// Counts one allocation; true when it is one that a test wants to fail.
 static bool must_fail(void) {
   uint64_t count = atomic_fetch_add_explicit(&tried, 1, memory_order_relaxed) + 1;
   uint64_t wanted = atomic_load_explicit(&fail_at, memory_order_relaxed);
-  if (wanted == 0 || count != wanted) return false;
+  if (wanted == 0 || count < wanted) return false;
+  if (atomic_load_explicit(&fail_on, memory_order_relaxed)) return true;
+  if (count != wanted) return false;
   atomic_store(&fail_at, 0);
   return true;
 }
 
-void dlua_fail_allocation(uint64_t n) { atomic_store(&fail_at, n ? atomic_load(&tried) + n : 0); }
+void dlua_fail_allocation(uint64_t n, bool on) {
+  atomic_store(&fail_on, on);
+  atomic_store(&fail_at, n ? atomic_load(&tried) + n : 0);
+}
 
 uint64_t dlua_allocation_count(void) { return atomic_load(&tried); }
 
@@ -199,17 +205,25 @@ void dlua_memory_reset_peak(dlua_device *device) {
 
 // ---------------------------------------------------------------- small objects
 
-#ifdef __SANITIZE_ADDRESS__
-enum { SMALL_STEP = 32, SMALL_LISTS = 0 }; // the sanitizer wants to see every object come and go
-#else
 enum { SMALL_STEP = 32, SMALL_LISTS = 32 }; // objects up to 1 KiB are recycled per thread
+
+static bool is_recycled(size_t list) {
+#ifdef __SANITIZE_ADDRESS__
+  return (void)list, false; // the sanitizer wants to see every object come and go
+#else
+  return list < SMALL_LISTS;
 #endif
+}
+
+// Most that a list keeps: the main thread frees what loader threads made, without end.
+enum { SMALL_KEPT = 1024 };
 
 typedef struct link {
   struct link *next;
 } link;
 
-static _Thread_local link *small[SMALL_LISTS + 1];
+static _Thread_local link *small[SMALL_LISTS];
+static _Thread_local int small_count[SMALL_LISTS];
 
 void *dlua_new(size_t bytes) {
   if (must_fail()) {
@@ -218,9 +232,10 @@ void *dlua_new(size_t bytes) {
   }
   size_t list = (bytes + SMALL_STEP - 1) / SMALL_STEP;
   void *object;
-  if (list < SMALL_LISTS && small[list]) {
+  if (is_recycled(list) && small[list]) {
     object = small[list];
     small[list] = small[list]->next;
+    small_count[list]--;
   } else {
     object = malloc(list * SMALL_STEP);
     if (!object) {
@@ -234,13 +249,14 @@ void *dlua_new(size_t bytes) {
 void dlua_delete(void *object, size_t bytes) {
   if (!object) return;
   size_t list = (bytes + SMALL_STEP - 1) / SMALL_STEP;
-  if (list >= SMALL_LISTS) {
+  if (!is_recycled(list) || small_count[list] >= SMALL_KEPT) {
     free(object);
     return;
   }
   link *back = object;
   back->next = small[list];
   small[list] = back;
+  small_count[list]++;
 }
 
 void dlua_thread_done(void) {
@@ -250,5 +266,6 @@ void dlua_thread_done(void) {
       free(small[list]);
       small[list] = next;
     }
+    small_count[list] = 0;
   }
 }

@@ -105,9 +105,9 @@ dlua_memory dlua_memory_stats(const dlua_device *device);
 void dlua_memory_reset_peak(dlua_device *device);
 void dlua_empty_cache(dlua_device *device); // gives cached blocks back to the system
 size_t dlua_live_bytes(void);               // bytes in use on all devices together
-// Makes the n-th allocation from now (blocks and small objects alike) fail once; 0 switches it off.
-// For tests.
-void dlua_fail_allocation(uint64_t n);
+// Makes the n-th allocation from now (blocks and small objects alike) fail once, or with it every
+// later one when `on` is set; n = 0 switches it off. For tests.
+void dlua_fail_allocation(uint64_t n, bool on);
 uint64_t dlua_allocation_count(void); // allocations tried so far, to learn how many n there are
 // Small host objects (tensors, nodes, tables): as calloc and free, with counting and fault
 // injection. NULL on failure with the message set.
@@ -149,6 +149,9 @@ typedef struct dlua_tensor {
   dlua_node *node;          // the call that made it, or NULL
 } dlua_tensor;
 
+// Bytes that a contiguous tensor of a shape takes; false where a size is negative or the sizes, a 0
+// among them notwithstanding, are more than can be addressed.
+bool dlua_shape_bytes(dlua_dtype dtype, int ndim, const int64_t *size, size_t *bytes);
 // A new contiguous tensor of undefined content; caller owns the result. Fails on overflow, ndim and
 // memory.
 dlua_status dlua_tensor_new(dlua_tensor **tensor, dlua_dtype dtype, int ndim, const int64_t *size,

@@ -186,6 +186,7 @@ static void *work(void *argument) {
   }
   pthread_mutex_unlock(&l->lock);
   free_maker(&m);
+  dlua_thread_done();
   return NULL;
 }
 

@@ -17,7 +17,15 @@
 #include "env.h"
 #include "grad.h"
 #include "layout.h"
+#include "ops/convert.h"
 #include "run.h"
+
+// A converted number operand: a 0-d tensor that lives as long as the run and costs no allocation.
+typedef struct number_operand {
+  dlua_tensor tensor;
+  dlua_storage storage;
+  uint64_t value;
+} number_operand;
 
 // What one run holds besides its arguments.
 typedef struct frame {
@@ -28,6 +36,8 @@ typedef struct frame {
   dlua_tensor **in;
   int ntemps;
   dlua_tensor *few[2 * DLUA_MAX_IN], **temps;
+  int nnumbers;
+  number_operand numbers[3];
   dlua_dtype narrow; // bf16 or f16 while the kernel computes in f32, else DLUA_F32
   dlua_dtype final[DLUA_MAX_OUT];
   bool record;
@@ -148,9 +158,27 @@ static dlua_status hold(frame *f, int k, dlua_tensor *converted) {
   return DLUA_OK;
 }
 
+// x, a number, in another dtype.
+static dlua_tensor *cast_number(number_operand *n, const dlua_tensor *x, dlua_dtype dtype) {
+  n->storage = (dlua_storage){.refs = 1, .data = &n->value, .bytes = sizeof n->value};
+  n->storage.device = dlua_cpu();
+  n->tensor = (dlua_tensor){.refs = 1, .number = true, .storage = &n->storage};
+  n->tensor.dtype = (uint8_t)dtype;
+  dlua_convert(&n->tensor, x);
+  return &n->tensor;
+}
+
 static dlua_status cast_input(frame *f, int k, dlua_dtype dtype) {
   dlua_tensor *x = f->in[k], *y = NULL;
   if (x->dtype == dtype) return DLUA_OK;
+  if (x->number && x->dtype == DLUA_I64 && !(f->a->op->flags & DLUA_WRAPS)) {
+    dlua_value v = {.set = true, .is_int = true, .i = *dlua_i64(x)};
+    DLUA_TRY(dlua_number_fits(f->a, &v, dtype));
+  }
+  if (x->number && f->nnumbers < 3 && !(f->a->op->flags & DLUA_VIEW)) {
+    f->in[k] = cast_number(&f->numbers[f->nnumbers++], x, dtype);
+    return DLUA_OK;
+  }
   DLUA_TRY(dlua_cast(x, dtype, &y));
   y->number = x->number;
   return hold(f, k, y);
@@ -180,6 +208,10 @@ static dlua_dtype common_dtype(const frame *f) {
       pick(&level[2], kind_of((dlua_dtype)x->dtype) == 2 ? DLUA_F32 : DLUA_I64);
     else
       pick(&level[x->ndim == 0], (dlua_dtype)x->dtype);
+  }
+  for (int k = 0; k < f->sig->nnum; k++) {
+    if (f->sig->num[k].kind == 'n' && f->a->num[k].set)
+      pick(&level[2], f->a->num[k].is_int ? DLUA_I64 : DLUA_F32);
   }
   dtype_pick result = level[0];
   for (int k = 1; k < 3; k++) {
@@ -287,9 +319,11 @@ static dlua_status convert_dtypes(frame *f) {
   return DLUA_OK;
 }
 
-// All blocked inputs of an elementwise call alike: memory order does not matter to it.
+// All blocked inputs of an elementwise call alike: memory order does not matter to it. Its results
+// must be f32, for no other type has blocks, and cast chooses its type later.
 static bool layouts_agree(const frame *f) {
   const dlua_tensor *first = NULL;
+  if (f->a->spec[0].dtype != DLUA_F32 || f->a->op->dtype == DLUA_ANY_DTYPE) return false;
   for (int k = 0; k < f->a->nin; k++) {
     const dlua_tensor *x = f->in[k];
     if (!x || x->number) continue;
@@ -458,15 +492,25 @@ static void report(const dlua_args *a) {
   fprintf(stderr, " -> %s\n", dlua_sizes_text(a->spec[0].ndim, a->spec[0].size));
 }
 
+// On another device: DLUA_SYNC=1 waits after each op, so that a late fault is blamed on the right
+// one.
+static dlua_status run_device(const dlua_args *a) {
+  static int wait = -1;
+  if (wait < 0) wait = dlua_env_on("DLUA_SYNC");
+  dlua_kernel *kernel = a->device->backend->kernel(a->op);
+  if (!kernel) {
+    return dlua_fail(DLUA_BAD_DEVICE, "%s: there is no kernel for it on %s", a->op->name,
+                     a->device->name);
+  }
+  DLUA_TRY(kernel(a));
+  return wait ? dlua_synchronize(a->device) : DLUA_OK;
+}
+
 static dlua_status run_kernel(const dlua_args *a) {
   static int verbose = -1;
   if (verbose < 0) verbose = dlua_env_on("DLUA_VERBOSE");
   if (verbose) report(a);
-  if (a->device == dlua_cpu()) return dlua_run_cpu(a);
-  dlua_kernel *kernel = a->device->backend->kernel(a->op);
-  if (kernel) return kernel(a);
-  return dlua_fail(DLUA_BAD_DEVICE, "%s: there is no kernel for it on %s", a->op->name,
-                   a->device->name);
+  return a->device == dlua_cpu() ? dlua_run_cpu(a) : run_device(a);
 }
 
 static int reference = -1;
@@ -503,9 +547,19 @@ static dlua_status check_record(frame *f) {
                    f->a->op->name);
 }
 
+// Numbers that are stored in the result must be values of its dtype.
+static dlua_status check_values(const dlua_args *a) {
+  if (a->op->dtype == DLUA_PROMOTE) return DLUA_OK;
+  for (int k = 0; k < a->sig->nnum; k++) {
+    if (a->sig->num[k].kind == 'n') DLUA_TRY(dlua_number_fits(a, &a->num[k], a->spec[0].dtype));
+  }
+  return DLUA_OK;
+}
+
 static dlua_status compute(frame *f) {
   dlua_args *a = f->a;
   DLUA_TRY(a->op->shape(a));
+  if (a->sig->nnum) DLUA_TRY(check_values(a));
   DLUA_TRY(check_record(f));
   if (a->op->flags & DLUA_VIEW) return DLUA_OK;
   for (int k = 0; k < a->nout; k++) {
@@ -523,7 +577,7 @@ static dlua_status compute(frame *f) {
 
 // Room for the converted inputs and the temporaries of calls with many inputs.
 static dlua_status open_frame(frame *f, dlua_args *a) {
-  f->a = a, f->sig = a->sig, f->given = a->in, f->ntemps = 0;
+  f->a = a, f->sig = a->sig, f->given = a->in, f->ntemps = f->nnumbers = 0;
   f->in = f->converted, f->temps = f->few;
   size_t bytes = (size_t)a->nin * sizeof(dlua_tensor *);
   if (a->nin > DLUA_MAX_IN) {

@@ -37,16 +37,17 @@ static void storage_release(dlua_storage *storage) {
 
 // ---------------------------------------------------------------- tensors
 
-// Elements of a shape; -1 when the product overflows or a size is negative.
-static int64_t count(int ndim, const int64_t *size) {
-  int64_t n = 1;
-  bool overflow = false;
+// Sizes of 0 do not excuse the others: their strides must be numbers too.
+bool dlua_shape_bytes(dlua_dtype dtype, int ndim, const int64_t *size, size_t *bytes) {
+  int64_t n = (int64_t)dlua_dtype_size(dtype);
+  bool overflow = false, empty = false;
   for (int d = 0; d < ndim; d++) {
-    if (size[d] < 0) return -1;
-    if (size[d] == 0) return 0;
-    overflow |= __builtin_mul_overflow(n, size[d], &n);
+    if (size[d] < 0) return false;
+    empty |= size[d] == 0;
+    overflow |= __builtin_mul_overflow(n, size[d] > 0 ? size[d] : 1, &n);
   }
-  return overflow ? -1 : n;
+  *bytes = empty ? 0 : (size_t)n;
+  return !overflow;
 }
 
 static void set_shape(dlua_tensor *x, int ndim, const int64_t *size) {
@@ -69,8 +70,7 @@ static dlua_status check_shape(dlua_dtype dtype, int ndim, const int64_t *size, 
                        (long long)size[d], d + 1, dlua_sizes_text(ndim, size));
     }
   }
-  int64_t n = count(ndim, size);
-  if (n < 0 || __builtin_mul_overflow((size_t)n, dlua_dtype_size(dtype), bytes)) {
+  if (!dlua_shape_bytes(dtype, ndim, size, bytes)) {
     return dlua_fail(DLUA_BAD_ARGUMENT, "a tensor of shape %s is too large to address",
                      dlua_sizes_text(ndim, size));
   }
@@ -119,10 +119,8 @@ static dlua_tensor *alias(const dlua_tensor *x) {
 
 dlua_status dlua_tensor_view(dlua_tensor **view, const dlua_tensor *x, int ndim,
                              const int64_t *size, const int64_t *stride, int64_t offset) {
-  if (ndim > DLUA_MAX_DIMS) {
-    return dlua_fail(DLUA_BAD_ARGUMENT, "a tensor has at most %d dimensions, got %d", DLUA_MAX_DIMS,
-                     ndim);
-  }
+  size_t bytes;
+  DLUA_TRY(check_shape((dlua_dtype)x->dtype, ndim, size, &bytes));
   dlua_tensor *y = alias(x);
   if (!y) return DLUA_NO_MEMORY;
   y->view = true, y->number = false, y->ndim = (uint8_t)ndim, y->offset = offset;

@@ -120,18 +120,36 @@ local function read_entry()
   return text
 end
 
+-- A plain table as {1, 2, name = value}, one level deep and cut after some entries; anything else as it is.
+local function shown(value)
+  if type(value) ~= "table" or getmetatable(value) then return value end
+  local most, parts, keys = 20, {}, {}
+  for k = 1, math.min(#value, most) do parts[k] = tostring(value[k]) end
+  for key in next, value do
+    if math.type(key) ~= "integer" or key < 1 or key > #value then keys[#keys + 1] = key end
+  end
+  table.sort(keys, function(a, b) return tostring(a) < tostring(b) end)
+  for k = 1, math.min(#keys, most - #parts) do parts[#parts + 1] = ("%s = %s"):format(keys[k], value[keys[k]]) end
+  local rest = #value + #keys - #parts
+  if rest > 0 then parts[#parts + 1] = ("… %d more"):format(rest) end
+  return "{" .. table.concat(parts, ", ") .. "}"
+end
+
 local function print_values(quiet, ok, ...)
   if not ok then
     local message = tostring((...)):gsub("^prompt:%d+: ", "")
     io.stdout:write(message, "\n")
   elseif not quiet and select("#", ...) > 0 then
-    print(...)
+    local values = table.pack(...)
+    for k = 1, values.n do values[k] = shown(values[k]) end
+    print(table.unpack(values, 1, values.n))
   end
 end
 
 local function run(text)
   local name = text:match "^%s*%?%s*([%w_.:]+)"
   if name then return explain(name) end
+  if text:match "^%s*%?" then return print "?name explains a function, a method or a layer: ?nn.Conv2d, ?sum" end
   if not text:match "%S" then return end
   local quiet = text:match ";%s*$" ~= nil
   local chunk, _, problem = compile((text:gsub(";%s*$", "")))

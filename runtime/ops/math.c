@@ -255,16 +255,10 @@ UNARY_OP(erf, DLUA_PROMOTE_FLOAT, "x:T -> y",
 
 // ---------------------------------------------------------------- clamp
 
-// Limits of an integer tensor: a fraction rounds to the integers inside.
-static int64_t least(const dlua_value *v) {
-  if (!v->set) return INT64_MIN;
-  return v->is_int ? v->i : v->f <= -0x1p63 ? INT64_MIN : (int64_t)ceil(v->f);
-}
+// Limits of an integer tensor: integers, since a fraction makes the result a float.
+static int64_t least(const dlua_value *v) { return v->set ? v->i : INT64_MIN; }
 
-static int64_t most(const dlua_value *v) {
-  if (!v->set) return INT64_MAX;
-  return v->is_int ? v->i : v->f >= 0x1p63 ? INT64_MAX : (int64_t)floor(v->f);
-}
+static int64_t most(const dlua_value *v) { return v->set ? v->i : INT64_MAX; }
 
 // The upper limit wins where the two cross, as in PyTorch; nan passes.
 static double clamp_float(double x, const dlua_value *num) {
@@ -289,7 +283,10 @@ DLUA_FLOAT_ROWS2(clamp_grad, inside(y, num) ? x : 0) // x is g, y is x: operands
 DLUA_FLOAT_KERNELS(clamp_grad, 1)
 
 static dlua_status clamp_shape(dlua_args *a) {
-  if (!a->num[0].set && !a->num[1].set) return dlua_shape_error(a, "neither min nor max is given");
+  const dlua_value *min = &a->num[0], *max = &a->num[1];
+  if (!min->set && !max->set) return dlua_shape_error(a, "neither min nor max is given");
+  if (min->i > 0) DLUA_TRY(dlua_number_fits(a, min, a->spec[0].dtype)); // below, it limits nothing
+  if (max->i < 0) DLUA_TRY(dlua_number_fits(a, max, a->spec[0].dtype));
   return dlua_shape_same(a);
 }
 

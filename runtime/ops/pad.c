@@ -41,7 +41,7 @@ static dlua_status check_frame(const dlua_args *a, const dlua_value *pad, int mo
     if (mode == REPLICATE && most > 0 && size[d] == 0) {
       return dlua_shape_error(a, "dimension %d is empty, there is nothing to replicate", d + 1);
     }
-    padded[d] = size[d] + f.before[d] + f.after[d];
+    padded[d] = dlua_size_add(dlua_size_add(size[d], f.before[d]), f.after[d]);
     if (padded[d] < 0) {
       return dlua_shape_error(a, "pads %lld and %lld leave nothing of dimension %d",
                               (long long)f.before[d], (long long)f.after[d], d + 1);
@@ -90,7 +90,7 @@ static dlua_status pad_shape(dlua_args *a) {
   const dlua_tensor *x = a->in[0];
   DLUA_TRY(check_frame(a, &a->num[0], (int)a->num[1].i, x->ndim, x->size, padded));
   dlua_spec_shape(a, 0, x->ndim, padded);
-  return DLUA_OK;
+  return dlua_number_fits(a, &a->num[2], (dlua_dtype)x->dtype);
 }
 
 typedef struct padding {

@@ -34,7 +34,13 @@ static dlua_status check_window(const dlua_args *a, int64_t kernel, int64_t stri
     return dlua_shape_error(a, "kernel %lld, stride %lld and dilation %lld must be at least 1",
                             (long long)kernel, (long long)stride, (long long)dilation);
   }
-  if (padding < 0 || padding * 2 > kernel) {
+  const int64_t most = 1 << 20; // no picture is wider, and products of such sizes do not overflow
+  if (kernel > most || stride > most || dilation > most) {
+    return dlua_shape_error(a, "kernel %lld, stride %lld and dilation %lld must be at most %lld",
+                            (long long)kernel, (long long)stride, (long long)dilation,
+                            (long long)most);
+  }
+  if (padding < 0 || padding > kernel / 2) {
     return dlua_shape_error(a, "padding %lld is not between 0 and half the kernel %lld",
                             (long long)padding, (long long)kernel);
   }

@@ -11,9 +11,9 @@ SPEC(every_allocation_may_fail) {
   size_t live = dlua_live_bytes();
   int wrong = 0;
   for (uint64_t n = 1; n <= total; n++) {
-    dlua_fail_allocation(n);
+    dlua_fail_allocation(n, false);
     dlua_status status = program(dlua_cpu(), NULL);
-    dlua_fail_allocation(0);
+    dlua_fail_allocation(0, false);
     bool clean =
         status == DLUA_NO_MEMORY && strstr(dlua_message(), "memory") && dlua_live_bytes() == live;
     if (!clean)
@@ -34,9 +34,9 @@ SPEC(a_failed_call_changes_nothing) {
     dlua_args_init(&a, &dlua_op_index_copy);
     a.inplace = true, a.in[0] = x, a.in[1] = index, a.in[2] = x;
     a.num[0].set = true, a.num[0].i = 0;
-    dlua_fail_allocation(n);
+    dlua_fail_allocation(n, false);
     CHECK(dlua_run(&a) == DLUA_NO_MEMORY);
-    dlua_fail_allocation(0);
+    dlua_fail_allocation(0, false);
     CHECK(HOLDS(x, 1, 2, 3, 4) && a.out[0] == NULL);
   }
   CHECK_OK(dlua_scope_end(&s));

@@ -122,14 +122,14 @@ SPEC(every_size_has_its_room) {
 
 SPEC(an_injected_failure_strikes_once) {
   void *block = NULL;
-  dlua_fail_allocation(2);
+  dlua_fail_allocation(2, false);
   CHECK_OK(dlua_alloc(dlua_cpu(), 64, &block));
   dlua_free(dlua_cpu(), block, 64), block = NULL;
   CHECK_FAILS(dlua_alloc(dlua_cpu(), 64, &block), "out of memory");
   CHECK(block == NULL);
   CHECK_OK(dlua_alloc(dlua_cpu(), 64, &block));
   dlua_free(dlua_cpu(), block, 64);
-  dlua_fail_allocation(0);
+  dlua_fail_allocation(0, false);
 }
 
 SPEC(absurd_sizes_are_errors) {
