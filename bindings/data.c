@@ -326,7 +326,9 @@ static int apply(lua_State *L) {
   dlua_bind_enter(L);
   int n;
   dlua_transform *steps = gather(L, 1, &n);
-  dlua_tensor *x = dlua_bind_tensor(L, 2, n > 0 ? dlua_transform_name(steps->kind) : "transforms");
+  char who[64];
+  snprintf(who, sizeof who, "%s: x", n > 0 ? dlua_transform_name(steps->kind) : "transforms");
+  dlua_tensor *x = dlua_bind_tensor(L, 2, who);
   dlua_draw draw = {.key = (uint64_t)luaL_checkinteger(L, 3),
                     .epoch = (uint32_t)luaL_checkinteger(L, 4),
                     .sample = (uint64_t)luaL_checkinteger(L, 5) - 1,

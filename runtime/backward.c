@@ -408,6 +408,11 @@ static dlua_status check_root(dlua_tensor *x, dlua_tensor *gradient) {
     return dlua_fail(DLUA_BAD_ARGUMENT, "backward: the gradient %s has not x's shape %s",
                      dlua_shape_text(gradient), dlua_shape_text(x));
   }
+  if (gradient && dlua_device_of(gradient) != dlua_device_of(x)) {
+    return dlua_fail(DLUA_BAD_ARGUMENT, "backward: x is on %s but the gradient is on %s (x %s)",
+                     dlua_device_name(dlua_device_of(x)),
+                     dlua_device_name(dlua_device_of(gradient)), dlua_shape_text(x));
+  }
   return DLUA_OK;
 }
 

@@ -393,6 +393,14 @@ static dlua_status check_inplace(const dlua_args *a) {
                      "value, or clone the view (x %s)",
                      name_of(a), dlua_shape_text(x));
   }
+  for (int k = 1; k < a->nin && x->view; k++) {
+    if (!a->in[k] || !a->in[k]->requires_grad) continue;
+    return dlua_fail(
+        DLUA_BAD_STATE,
+        "%s: %s requires gradient but x is a view, whose tensor would not know; change "
+        "the tensor itself with x[key] = value, or clone the view (x %s)",
+        name_of(a), input_name(a, k), dlua_shape_text(x));
+  }
   return DLUA_OK;
 }
 

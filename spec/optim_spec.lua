@@ -67,6 +67,23 @@ describe("optimisers", function()
     assert.close(expected, weights("cpu", "bf16"), {rtol = 2e-2})
   end)
 
+  it("follows parameters that are moved between steps", function()
+    local function weights(...)
+      local m = nn.Linear(3, 2)
+      nn.init.constant_(m.weight, 0.5)
+      nn.init.constant_(m.bias, 0)
+      local opt = optim.Adam(m:parameters(), {lr = 0.1})
+      for _, device in ipairs {...} do
+        m:to(device)
+        opt:zero_grad()
+        m(dlua.ones(4, 3):to(device)):square():mean():backward()
+        opt:step()
+      end
+      return m.weight:detach():to "cpu"
+    end
+    assert.close(weights("cpu", "cpu", "cpu", "cpu"), weights("cpu", "mock", "mock:2", "cpu"), {rtol = 1e-5})
+  end)
+
   it("steps strided parameters", function()
     local whole = dlua.zeros({5, 2}, {dtype = "f64"})
     local p = nn.Parameter(whole:select(2, 1))

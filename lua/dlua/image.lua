@@ -6,6 +6,7 @@
 local core = require "dlua.core"
 local help = require "dlua.help"
 local options = require "dlua.options"
+local strict = require "dlua.strict"
 local io = core.io
 
 local image = {}
@@ -72,4 +73,4 @@ for usage, doc in pairs {
   help.register(usage:match "^[^(]+", usage .. "\n  " .. doc)
 end
 
-return image
+return strict("image", image)

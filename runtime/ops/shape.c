@@ -3,6 +3,7 @@
 // slice and set_slice are the pair behind x[key] and x[key] = v, and each other's gradients.
 #include <string.h>
 
+#include "create.h"
 #include "shape.h"
 #include "walk.h"
 
@@ -250,6 +251,7 @@ static dlua_status expand_shape(dlua_args *a) {
     }
     if (d >= lead && size[d] == had) stride[d] = x->stride[d - lead];
   }
+  DLUA_TRY(dlua_check_sizes(a, n, size));
   return view(a, n, size, stride, x->offset);
 }
 

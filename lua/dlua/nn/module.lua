@@ -254,6 +254,7 @@ end
 -- tensors, so an optimiser made before goes on working. Returns the module.
 --   net:to("f64")
 function Module:to(...)
+  if select("#", ...) == 0 then dlua.fail("to: a dtype or a device is missing: net:to(\"f64\"), net:to(\"cuda\")") end
   for _, target in ipairs {...} do
     if is_dtype(target) and not target:find "^b?f%d" then
       dlua.fail("to: a module takes a floating dtype or a device, not %s", target)

@@ -155,10 +155,13 @@ local function step_in_lua(self, group)
         end
       end
       local function slot(n)
-        if not group.slots[n][k] then
-          group.slots[n][k] = dlua.lasting(dlua.full_like(p:detach(), group.initial_accumulator_value or 0))
+        local list = group.slots[n]
+        if not list[k] then
+          list[k] = dlua.lasting(dlua.full_like(p:detach(), group.initial_accumulator_value or 0))
+        elseif list[k].device ~= p.device or list[k].dtype ~= p.dtype then -- the parameter was moved
+          list[k] = dlua.lasting(list[k]:to(p.device, p.dtype))
         end
-        return group.slots[n][k]
+        return list[k]
       end
       local step = (group.steps[k] or 0) + 1
       p:copy_(p - formulas[self.rule](d, slot, group, step))
