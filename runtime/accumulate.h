@@ -1,4 +1,4 @@
-// accumulate.h - sums, products and the two logical folds of every dtype, compiled once per
+// accumulate.h - sums, products, logical folds and extremes of every dtype, compiled once per
 // instruction set (simd/accumulate.c).
 //
 // One loop serves all shapes: acc[k] takes in entry k of every row. A long row is rows of a hundred
@@ -25,8 +25,18 @@ typedef union dlua_cell {
 typedef void dlua_accumulate(void *acc, const void *x, int64_t rows, int64_t stride, int64_t n,
                              int64_t step);
 
+// Where the largest (or smallest) of x[r * stride + k * step] over r < rows stands, counted from 0,
+// into at[k] for k < n, and itself into best[k]. The first of equals; a nan wins, the first one.
+typedef void dlua_extreme(void *best, int64_t *at, const void *x, int64_t rows, int64_t stride,
+                          int64_t n, int64_t step);
+
 typedef struct dlua_accumulators {
-  dlua_accumulate *of[4][DLUA_DTYPES]; // by folding and dtype; NULL for bf16 and f16
+  // By folding and dtype; NULL for bf16 and f16.
+  dlua_accumulate *of[4][DLUA_DTYPES];
+  dlua_extreme *largest[DLUA_DTYPES], *smallest[DLUA_DTYPES];
 } dlua_accumulators;
+
+// The set of the instruction set in use.
+const dlua_accumulators *dlua_accumulate_simd(void);
 
 #endif

@@ -490,15 +490,25 @@ static void report(const dlua_args *a) {
   fprintf(stderr, " -> %s\n", dlua_sizes_text(a->spec[0].ndim, a->spec[0].size));
 }
 
+// On another device: DLUA_SYNC=1 waits after each op, so that a late fault is blamed on the right
+// one.
+static dlua_status run_device(const dlua_args *a) {
+  static int wait = -1;
+  if (wait < 0) wait = dlua_env_on("DLUA_SYNC");
+  dlua_kernel *kernel = a->device->backend->kernel(a->op);
+  if (!kernel) {
+    return dlua_fail(DLUA_BAD_DEVICE, "%s: there is no kernel for it on %s", a->op->name,
+                     a->device->name);
+  }
+  DLUA_TRY(kernel(a));
+  return wait ? dlua_synchronize(a->device) : DLUA_OK;
+}
+
 static dlua_status run_kernel(const dlua_args *a) {
   static int verbose = -1;
   if (verbose < 0) verbose = dlua_env_on("DLUA_VERBOSE");
   if (verbose) report(a);
-  if (a->device == dlua_cpu()) return dlua_run_cpu(a);
-  dlua_kernel *kernel = a->device->backend->kernel(a->op);
-  if (kernel) return kernel(a);
-  return dlua_fail(DLUA_BAD_DEVICE, "%s: there is no kernel for it on %s", a->op->name,
-                   a->device->name);
+  return a->device == dlua_cpu() ? dlua_run_cpu(a) : run_device(a);
 }
 
 static int reference = -1;

@@ -27,7 +27,13 @@ typedef struct dlua_simd_kernels {
   dlua_dtype_rows of[DLUA_DTYPES];
 } dlua_simd_kernels;
 
+// Rows that convert between f32 and the other dtypes (simd/cast.c), by the other one.
+typedef struct dlua_cast_rows {
+  dlua_row *to_f32[DLUA_DTYPES], *from_f32[DLUA_DTYPES];
+} dlua_cast_rows;
+
 // The loops of the chosen set.
 const dlua_simd_kernels *dlua_simd(void);
+const dlua_cast_rows *dlua_cast_simd(void);
 
 #endif

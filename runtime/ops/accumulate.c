@@ -18,7 +18,7 @@ extern const dlua_accumulators dlua_accumulators_base;
 extern const dlua_accumulators dlua_accumulators_avx2, dlua_accumulators_avx512;
 #endif
 
-static const dlua_accumulators *loops(void) {
+const dlua_accumulators *dlua_accumulate_simd(void) {
   switch (dlua_isa()) {
 #ifdef __x86_64__
   case DLUA_AVX512: return &dlua_accumulators_avx512;
@@ -127,8 +127,8 @@ dlua_status dlua_accumulate_fast(const dlua_args *a, unsigned dims, dlua_folding
   bool floats = dlua_is_float(x->dtype),
        one = folding == DLUA_FOLD_PROD || folding == DLUA_FOLD_ALL;
   job j = {.x = dlua_data(x), .size = (int64_t)dlua_dtype_size((dlua_dtype)x->dtype)};
-  j.fold = loops()->of[folding][x->dtype];
-  j.join = loops()->of[folding][floats ? DLUA_F64 : DLUA_I64];
+  j.fold = dlua_accumulate_simd()->of[folding][x->dtype];
+  j.join = dlua_accumulate_simd()->of[folding][floats ? DLUA_F64 : DLUA_I64];
   if (floats)
     j.first.f = one;
   else

@@ -487,6 +487,10 @@ static dlua_status logsumexp_cpu(const dlua_args *a) {
   return dlua_fold_plain(a, &logsumexp_folder, dims_of(a));
 }
 
+static dlua_status logsumexp_vector(const dlua_args *a) {
+  return dlua_logsumexp_fast(a, dims_of(a));
+}
+
 static dlua_status logsumexp_team(const dlua_args *a) {
   return dlua_fold_parallel(a, &logsumexp_folder, dims_of(a));
 }
@@ -509,7 +513,7 @@ const dlua_op dlua_op_logsumexp = {
     .dtype = DLUA_PROMOTE_FLOAT,
     .shape = dlua_shape_reduce,
     .cpu = logsumexp_cpu,
-    .fast = (dlua_kernel *const[]){logsumexp_team, NULL},
+    .fast = (dlua_kernel *const[]){logsumexp_vector, logsumexp_team, NULL},
     .back = logsumexp_back,
     .save = "x y",
 };

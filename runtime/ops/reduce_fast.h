@@ -15,6 +15,8 @@ dlua_status dlua_accumulate_fast(const dlua_args *a, unsigned dims, dlua_folding
 // Square root of the sum of squares, and variances (or their roots), of contiguous rows.
 dlua_status dlua_norm_fast(const dlua_args *a, unsigned dims);
 dlua_status dlua_var_fast(const dlua_args *a, unsigned dims, bool unbiased, bool root);
+// logsumexp of contiguous rows, or of columns.
+dlua_status dlua_logsumexp_fast(const dlua_args *a, unsigned dims);
 // The largest or smallest element of rows, for calls with one result.
 dlua_status dlua_extreme_fast(const dlua_args *a, unsigned dims, bool largest);
 
