@@ -319,9 +319,11 @@ static dlua_status convert_dtypes(frame *f) {
   return DLUA_OK;
 }
 
-// All blocked inputs of an elementwise call alike: memory order does not matter to it.
+// All blocked inputs of an elementwise call alike: memory order does not matter to it. Its results
+// must be f32, for no other type has blocks, and cast chooses its type later.
 static bool layouts_agree(const frame *f) {
   const dlua_tensor *first = NULL;
+  if (f->a->spec[0].dtype != DLUA_F32 || f->a->op->dtype == DLUA_ANY_DTYPE) return false;
   for (int k = 0; k < f->a->nin; k++) {
     const dlua_tensor *x = f->in[k];
     if (!x || x->number) continue;

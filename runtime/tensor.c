@@ -119,10 +119,8 @@ static dlua_tensor *alias(const dlua_tensor *x) {
 
 dlua_status dlua_tensor_view(dlua_tensor **view, const dlua_tensor *x, int ndim,
                              const int64_t *size, const int64_t *stride, int64_t offset) {
-  if (ndim > DLUA_MAX_DIMS) {
-    return dlua_fail(DLUA_BAD_ARGUMENT, "a tensor has at most %d dimensions, got %d", DLUA_MAX_DIMS,
-                     ndim);
-  }
+  size_t bytes;
+  DLUA_TRY(check_shape((dlua_dtype)x->dtype, ndim, size, &bytes));
   dlua_tensor *y = alias(x);
   if (!y) return DLUA_NO_MEMORY;
   y->view = true, y->number = false, y->ndim = (uint8_t)ndim, y->offset = offset;

@@ -1,5 +1,5 @@
--- live.lua - the n-th allocation fails, for every n: the call raises a clean error or recovers, and what it had
--- allocated is free again. DLUA_FAULT_STEP=16 tries every 16th n (for slow builds).
+-- live.lua - the n-th allocation fails, for every n, alone or with all that follow: the call raises a clean error or
+-- recovers, and what it had allocated is free again. DLUA_FAULT_STEP=16 tries every 16th n (for slow builds).
 local dlua = require "dlua"
 
 local live = {injections = 0}
@@ -11,18 +11,20 @@ local function settled()
   return dlua.memory().live
 end
 
--- Runs f once to count its allocations, then once for each of them failing. f keeps nothing.
-function live.check(f)
+-- Runs f once to count its allocations, then once for each of them failing. f keeps nothing. With `on` all
+-- later ones fail too, so that the second try after a collection fails as well: f must raise.
+function live.check(f, on)
   f()
   local base = settled()
   local before = dlua.test.allocation_count()
   f()
   local count = dlua.test.allocation_count() - before
   for n = 1 + math.random(0, step - 1), count, step do
-    dlua.test.fail_allocation(n)
+    dlua.test.fail_allocation(n, on)
     local ok, message = pcall(f)
     dlua.test.fail_allocation(0)
     live.injections = live.injections + 1
+    assert(not (ok and on), "memory had run out and nothing was raised")
     if not ok then assert(type(message) == "string" and not message:find "\n", message) end
     local now = dlua.memory().live
     if now ~= base then now = settled() end -- a full collection only where there is something to collect

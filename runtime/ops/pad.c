@@ -41,7 +41,7 @@ static dlua_status check_frame(const dlua_args *a, const dlua_value *pad, int mo
     if (mode == REPLICATE && most > 0 && size[d] == 0) {
       return dlua_shape_error(a, "dimension %d is empty, there is nothing to replicate", d + 1);
     }
-    padded[d] = size[d] + f.before[d] + f.after[d];
+    padded[d] = dlua_size_add(dlua_size_add(size[d], f.before[d]), f.after[d]);
     if (padded[d] < 0) {
       return dlua_shape_error(a, "pads %lld and %lld leave nothing of dimension %d",
                               (long long)f.before[d], (long long)f.after[d], d + 1);
