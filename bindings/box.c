@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "../runtime/backend.h"
+#include "../runtime/env.h"
 #include "value.h"
 
 typedef struct link {
@@ -41,6 +42,7 @@ static struct {
   unsigned full_patience; // 1, or more after full collections that freed little
   lua_State *running;
   volatile sig_atomic_t interrupted;
+  bool always; // collect at every turn, for specs
 } context = {.boxes = {&context.boxes, &context.boxes},
              .young_step = YOUNG_STEP,
              .full = FULL_STEP,
@@ -69,6 +71,7 @@ static void empty(box *b) {
 // ---------------------------------------------------------------- boxes
 
 static box *push_box(lua_State *L, const char *metatable, const void *tag) {
+  if (context.always) lua_gc(L, LUA_GCCOLLECT);
   box *b = lua_newuserdatauv(L, sizeof *b, 0);
   *b = (box){.link = {&b->link, &b->link}, .tag = tag};
   lua_rawgetp(L, LUA_REGISTRYINDEX, metatable);
@@ -216,8 +219,15 @@ static void collect_young(lua_State *L, size_t live) {
     context.young_step *= 2;
 }
 
+bool dlua_bind_collect_always(int on) {
+  bool was = context.always;
+  if (on >= 0) context.always = on;
+  return was;
+}
+
 void dlua_bind_collect(lua_State *L) {
   size_t live = dlua_live_bytes();
+  if (context.always) lua_gc(L, LUA_GCCOLLECT);
   if (live < context.next) return;
   if (live >= context.full)
     collect_full(L, live);
@@ -312,4 +322,5 @@ void dlua_bind_boxes(lua_State *L) {
   lua_setfield(L, -2, "release");
   lua_pop(L, 1);
   lua_gc(L, LUA_GCGEN, 0, 0);
+  context.always = dlua_env_on("DLUA_COLLECT");
 }

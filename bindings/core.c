@@ -21,6 +21,7 @@ __attribute__((visibility("default"))) int luaopen_dlua_core(lua_State *L) {
   dlua_bind_tensors(L);
   dlua_bind_grad(L);
   dlua_bind_device(L);
+  dlua_bind_hooks(L);
   dlua_bind_data(L);
   dlua_bind_image(L);
   dlua_bind_files(L);

@@ -174,37 +174,6 @@ static int autotune(lua_State *L) {
   return switch_of(L, "autotune", dlua_autotune(), dlua_set_autotune);
 }
 
-// ---------------------------------------------------------------- hooks for tests
-
-// fail_allocation(n, [on]): the n-th allocation from now fails, with `on` every later one too; 0:
-// none.
-static int fail_allocation(lua_State *L) {
-  dlua_fail_allocation((uint64_t)luaL_checkinteger(L, 1), lua_toboolean(L, 2));
-  return 0;
-}
-
-static int allocation_count(lua_State *L) {
-  lua_pushinteger(L, (lua_Integer)dlua_allocation_count());
-  return 1;
-}
-
-// fault(device, "alloc" | "copy" | "launch", n): the n-th such thing on the device fails.
-static int fault(lua_State *L) {
-  dlua_device *d = device_at(L, 1, "mock");
-  const char *what = luaL_checkstring(L, 2);
-  if (!d->backend->test_fault)
-    return dlua_bind_raise(L, "fault: %s has no faults to inject", d->name);
-  dlua_bind_check(L, d->backend->test_fault(what, (int)luaL_checkinteger(L, 3)));
-  return 0;
-}
-
-// reference([on]): whether only plain kernels run, before setting it.
-static int reference(lua_State *L) {
-  lua_pushboolean(L, dlua_reference_mode());
-  if (!lua_isnone(L, 1)) dlua_set_reference_mode(lua_toboolean(L, 1));
-  return 1;
-}
-
 // is_terminal(): whether what a script prints is shown on a terminal.
 static int is_terminal(lua_State *L) {
   lua_pushboolean(L, isatty(STDOUT_FILENO));
@@ -239,14 +208,8 @@ void dlua_bind_device(lua_State *L) {
       {"available", cuda_available},     {"devices", cuda_devices},
       {"synchronize", cuda_synchronize}, {"empty_cache", cuda_empty_cache},
       {"memory", cuda_memory},           {NULL, NULL}};
-  static const luaL_Reg test[] = {{"fail_allocation", fail_allocation},
-                                  {"allocation_count", allocation_count},
-                                  {"fault", fault},
-                                  {"reference", reference},
-                                  {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);
   add_table(L, "cuda", cuda);
-  add_table(L, "test", test);
   lua_pushliteral(L, DLUA_VERSION);
   lua_setfield(L, -2, "version");
 }

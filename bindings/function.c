@@ -122,17 +122,38 @@ static void tie_outputs(lua_State *L, dlua_node *node, int ctx, int attached, bo
 
 // ---------------------------------------------------------------- backward
 
+// A gradient has the shape of its argument, or of what that was broadcast to.
+static void check_shape(lua_State *L, const dlua_back *b, int k, int position, dlua_tensor *g) {
+  int ndim;
+  int64_t size[DLUA_MAX_DIMS];
+  dlua_input_shape(b, k, &ndim, size);
+  bool fits = g->ndim >= ndim;
+  for (int d = 1; fits && d <= ndim; d++)
+    fits = size[ndim - d] == 1 || size[ndim - d] == g->size[g->ndim - d];
+  if (fits) return;
+  dlua_bind_raise(L, "Function: backward gave a gradient %s for argument %d of shape %s",
+                  dlua_shape_text(g), position, dlua_sizes_text(ndim, size));
+}
+
 static void give_results(lua_State *L, dlua_back *b, const record *r, int first) {
   int count = lua_gettop(L) - first + 1;
   for (int k = 0; k < b->nin; k++) {
     int position = r->position[k];
-    if (position > count || lua_isnil(L, first + position - 1) || !dlua_needs(b, k)) continue;
+    if (!dlua_needs(b, k)) continue;
+    if (position > count) {
+      dlua_bind_raise(L,
+                      "Function: backward gave %d gradient%s but argument %d needs one too (nil "
+                      "where there is none)",
+                      count, count == 1 ? "" : "s", position);
+    }
     int at = first + position - 1;
+    if (lua_isnil(L, at)) continue;
     dlua_tensor *g = dlua_bind_test_tensor(L, at);
     if (!g) {
       dlua_bind_raise(L, "Function: backward must give a tensor or nil for argument %d, got %s",
                       position, dlua_bind_type(L, at));
     }
+    check_shape(L, b, k, position, g);
     dlua_give(b, k, dlua_own(b->s, dlua_tensor_retain(g)));
   }
 }
@@ -257,7 +278,6 @@ static int call_function(lua_State *L) {
 // to call.
 static int function(lua_State *L) {
   static const char *const names[] = {"forward", "backward", NULL};
-  luaL_checkany(L, 1);
   lua_settop(L, 1);
   dlua_bind_check_options(L, 1, "Function", names);
   for (int k = 0; k < 2; k++) {

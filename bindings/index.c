@@ -80,6 +80,9 @@ static void read_entry(lua_State *L, region *r, int d, int index) {
     pick(L, r, d, k);
   else if (t && r->index)
     dlua_bind_raise(L, "index: only one place of x[…] may hold a tensor");
+  else if (t && t->dtype == DLUA_BOOL && t->ndim != 1)
+    dlua_bind_raise(L, "index: a mask inside x[{…}] has one dimension (mask %s)",
+                    dlua_shape_text(t));
   else if (t)
     r->index = t, r->index_dim = d;
   else if (lua_istable(L, index))
@@ -89,9 +92,22 @@ static void read_entry(lua_State *L, region *r, int d, int index) {
                     dlua_bind_type(L, index));
 }
 
+// Keys beside 1..length would be dropped without a word: {row = 2}, {1, nil, 2}.
+static void check_keys(lua_State *L, int index, int length) {
+  int count = 0;
+  for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
+    count++;
+    if (lua_type(L, -2) == LUA_TSTRING)
+      dlua_bind_raise(L, "index: a table in x[…] is a list of entries, without key '%s'",
+                      lua_tostring(L, -2));
+  }
+  if (count != length) dlua_bind_raise(L, "index: a table in x[…] is a list without holes");
+}
+
 // Reads x[{…}]; entries that are missing at the end mean all.
 static void read_table(lua_State *L, region *r, int index) {
   int length = (int)lua_rawlen(L, index);
+  check_keys(L, index, length);
   if (length > r->x->ndim) {
     dlua_bind_raise(L, "index: %d entries for %d dimension%s (x %s)", length, r->x->ndim,
                     r->x->ndim == 1 ? "" : "s", dlua_shape_text(r->x));
@@ -168,52 +184,64 @@ static dlua_status see(const region *r, dlua_tensor **slot) {
 
 static bool is_mask(const dlua_tensor *t) { return t->dtype == DLUA_BOOL; }
 
-// A mask over the first dimension only, as a list of rows; else the mask itself.
-static bool is_row_mask(const dlua_tensor *x, const dlua_tensor *mask) {
-  return mask->ndim == 1 && x->ndim > 1;
+// A mask over all of x, whose elements it picks; any other mask picks positions of one dimension.
+static bool is_full_mask(const dlua_tensor *x, const dlua_tensor *key, int dim) {
+  return is_mask(key) && dim == 0 && (key->ndim == x->ndim || key->ndim != 1);
 }
 
-static dlua_status check_mask(const dlua_tensor *x, const dlua_tensor *mask) {
-  bool fits = mask->ndim <= x->ndim && mask->ndim > 0;
-  for (int d = 0; fits && d < mask->ndim; d++) fits = mask->size[d] == x->size[d];
-  fits &= mask->ndim == x->ndim || mask->ndim == 1;
-  if (fits) return DLUA_OK;
+// Does the mask's shape agree with x, or, of one dimension, with dimension dim of x?
+static dlua_status check_mask(const dlua_tensor *x, const dlua_tensor *mask, int dim) {
+  if (is_full_mask(x, mask, dim) ? dlua_same_shape(x, mask)
+                                 : mask->ndim == 1 && mask->size[0] == x->size[dim])
+    return DLUA_OK;
+  if (dim > 0) {
+    return dlua_fail(DLUA_BAD_ARGUMENT, "index: mask %s does not fit dimension %d of x %s",
+                     dlua_shape_text(mask), dim + 1, dlua_shape_text(x));
+  }
   return dlua_fail(DLUA_BAD_ARGUMENT, "index: the mask's shape is not x's (x %s, mask %s)",
                    dlua_shape_text(x), dlua_shape_text(mask));
 }
 
-// The positions of a 1-d mask as a vector, owned by s.
-static dlua_tensor *rows_of(dlua_scope *s, dlua_tensor *mask) {
-  dlua_tensor *rows = dlua_call(s, &dlua_op_nonzero, dlua_t(mask));
-  return dlua_call(s, &dlua_op_reshape, dlua_t(rows), dlua_list(1, (int64_t[]){-1}));
+// The positions along one dimension that a key names, as a vector owned by s.
+static dlua_tensor *rows_of(dlua_scope *s, dlua_tensor *key) {
+  if (is_mask(key)) key = dlua_call(s, &dlua_op_nonzero, dlua_t(key));
+  return dlua_call(s, &dlua_op_reshape, dlua_t(key), dlua_list(1, (int64_t[]){-1}));
 }
 
-static dlua_status see_rows(dlua_tensor *x, dlua_tensor *index, int dim, dlua_tensor **slot) {
+// The shape of x with dimension dim replaced by the shape of index; returns its dimensions.
+static int picked_shape(const dlua_tensor *x, int dim, const dlua_tensor *index, int64_t *size) {
+  int n = 0;
+  for (int d = 0; d < dim; d++) size[n++] = x->size[d];
+  for (int d = 0; d < index->ndim; d++) size[n++] = index->size[d];
+  for (int d = dim + 1; d < x->ndim; d++) size[n++] = x->size[d];
+  return n;
+}
+
+static dlua_tensor *too_many(dlua_scope *s, int n) {
+  return dlua_failed(s,
+                     dlua_fail(DLUA_BAD_ARGUMENT, "index: the result would have %d dimensions", n));
+}
+
+static dlua_status see_rows(dlua_tensor *x, dlua_tensor *key, int dim, dlua_tensor **slot) {
   dlua_scope s;
   dlua_scope_begin(&s);
-  dlua_tensor *flat = is_mask(index) ? rows_of(&s, index)
-                                     : dlua_call(&s, &dlua_op_reshape, dlua_t(index),
-                                                 dlua_list(1, (int64_t[]){-1}));
-  dlua_tensor *y = dlua_call(&s, &dlua_op_index_select, dlua_t(x), dlua_t(flat), dlua_i(dim));
-  if (y && !is_mask(index) && index->ndim != 1) {
-    int n = 0;
+  dlua_tensor *y =
+      dlua_call(&s, &dlua_op_index_select, dlua_t(x), dlua_t(rows_of(&s, key)), dlua_i(dim));
+  if (y && !is_mask(key) && key->ndim != 1) {
     int64_t size[2 * DLUA_MAX_DIMS];
-    for (int d = 0; d < dim; d++) size[n++] = x->size[d];
-    for (int d = 0; d < index->ndim; d++) size[n++] = index->size[d];
-    for (int d = dim + 1; d < x->ndim; d++) size[n++] = x->size[d];
-    y = n <= DLUA_MAX_DIMS
-            ? dlua_call(&s, &dlua_op_reshape, dlua_t(y), dlua_list(n, size))
-            : dlua_failed(&s, dlua_fail(DLUA_BAD_ARGUMENT,
-                                        "index: the result would have %d dimensions", n));
+    int n = picked_shape(x, dim, key, size);
+    y = n <= DLUA_MAX_DIMS ? dlua_call(&s, &dlua_op_reshape, dlua_t(y), dlua_list(n, size))
+                           : too_many(&s, n);
   }
   if (y) *slot = dlua_tensor_retain(y);
   return dlua_scope_end(&s);
 }
 
 static dlua_status see_tensor(dlua_tensor *x, dlua_tensor *key, int dim, dlua_tensor **slot) {
-  if (!is_mask(key)) return see_rows(x, key, dim, slot);
-  if (dim == 0) DLUA_TRY(check_mask(x, key));
-  if (dim > 0 || is_row_mask(x, key)) return see_rows(x, key, dim, slot);
+  if (x->ndim == 0 && !is_mask(key))
+    return dlua_fail(DLUA_BAD_ARGUMENT, "index: x has no dimensions (x {})");
+  if (is_mask(key)) DLUA_TRY(check_mask(x, key, dim));
+  if (!is_full_mask(x, key, dim)) return see_rows(x, key, dim, slot);
   return run_two(&dlua_op_masked_select, false, x, key, -1, NULL, slot);
 }
 
@@ -234,6 +262,14 @@ static int read_index(lua_State *L, dlua_tensor *x) {
 }
 
 // ---------------------------------------------------------------- writing
+
+// v without leading dimensions of size 1 beyond ndim ones: x[1] = a row {1,n}.
+static dlua_tensor *strip(dlua_scope *s, dlua_tensor *v, int ndim) {
+  int extra = 0;
+  while (v->ndim - extra > ndim && v->size[extra] == 1) extra++;
+  if (extra == 0) return v;
+  return dlua_call(s, &dlua_op_reshape, dlua_t(v), dlua_list(v->ndim - extra, v->size + extra));
+}
 
 // The value to write as a tensor of x's dtype; owned by s.
 static dlua_tensor *value_of(lua_State *L, dlua_scope *s, const dlua_tensor *x, int index) {
@@ -256,8 +292,12 @@ static dlua_tensor *value_of(lua_State *L, dlua_scope *s, const dlua_tensor *x, 
   return status == DLUA_OK ? dlua_own(s, v) : dlua_failed(s, status);
 }
 
-static dlua_status replace(const region *r, dlua_tensor *value) {
+static dlua_status replace(dlua_scope *s, const region *r, dlua_tensor *value) {
   dlua_args a;
+  int ndim = r->x->ndim;
+  for (int d = 0; d < r->x->ndim; d++) ndim -= (int)r->drop[d];
+  value = strip(s, value, ndim);
+  if (!value) return s->status;
   dlua_args_init(&a, &dlua_op_set_slice);
   a.inplace = true;
   a.in[0] = r->x, a.in[1] = value;
@@ -265,52 +305,92 @@ static dlua_status replace(const region *r, dlua_tensor *value) {
   return run(&a, NULL);
 }
 
-static dlua_status fill_mask(dlua_tensor *x, dlua_tensor *mask, double value, bool is_int) {
+// x[mask] = a number: exact for integers.
+static dlua_status fill_mask(dlua_tensor *x, dlua_tensor *mask, dlua_tensor *number) {
   dlua_args a;
+  dlua_value *v = &a.num[0];
   dlua_args_init(&a, &dlua_op_masked_fill);
   a.inplace = true;
   a.in[0] = x, a.in[1] = mask;
-  a.num[0] =
-      (dlua_value){.set = true, .is_int = is_int, .i = is_int ? (int64_t)value : 0, .f = value};
+  v->set = true, v->is_int = number->dtype == DLUA_I64;
+  if (v->is_int) v->i = *dlua_i64(number);
+  v->f = v->is_int ? (double)v->i : *dlua_f64(number);
   return run(&a, NULL);
 }
 
-// x[rows] = value: a value of fewer elements is spread over the rows.
-static dlua_status replace_rows(dlua_scope *s, dlua_tensor *x, dlua_tensor *rows,
-                                dlua_tensor *value) {
-  int64_t size[DLUA_MAX_DIMS];
-  if (!rows || !value) return s->status;
-  memcpy(size, x->size, sizeof size);
-  size[0] = rows->size[0];
-  if (value->number) value = dlua_call(s, &dlua_op_cast, dlua_t(value), dlua_i(x->dtype));
-  value = dlua_call(s, &dlua_op_expand, dlua_t(value), dlua_list(x->ndim, size));
-  return value ? run_two(&dlua_op_index_copy, true, x, rows, 0, value, NULL) : s->status;
+// x[mask] = values: one for each place, or one for all.
+static dlua_status replace_masked(dlua_scope *s, dlua_tensor *x, dlua_tensor *mask,
+                                  dlua_tensor *value) {
+  if (value->number) return fill_mask(x, mask, value);
+  if (dlua_numel(value) == 1) {
+    value = dlua_call(s, &dlua_op_reshape, dlua_t(value), dlua_list(0, NULL));
+    value = dlua_call(s, &dlua_op_expand, dlua_t(value), dlua_list(x->ndim, x->size));
+  }
+  return value ? run_two(&dlua_op_masked_scatter, true, x, mask, -1, value, NULL) : s->status;
+}
+
+// value spread over the part of x that key picks along dim, that part's dimensions made one.
+static dlua_tensor *spread(dlua_scope *s, dlua_tensor *x, dlua_tensor *key, dlua_tensor *rows,
+                           int dim, dlua_tensor *value) {
+  int64_t size[2 * DLUA_MAX_DIMS];
+  int n = picked_shape(x, dim, is_mask(key) ? rows : key, size);
+  if (n > DLUA_MAX_DIMS) return too_many(s, n);
+  value = strip(s, value, n);
+  bool fits = value && value->ndim <= n;
+  for (int d = 1; fits && d <= value->ndim; d++) {
+    int64_t have = value->size[value->ndim - d];
+    fits = have == 1 || have == size[n - d];
+  }
+  if (value && !fits) {
+    return dlua_failed(
+        s, dlua_fail(DLUA_BAD_ARGUMENT, "index: value %s does not fit the part %s of x %s",
+                     dlua_shape_text(value), dlua_sizes_text(n, size), dlua_shape_text(x)));
+  }
+  if (value && value->number) value = dlua_call(s, &dlua_op_cast, dlua_t(value), dlua_i(x->dtype));
+  value = dlua_call(s, &dlua_op_expand, dlua_t(value), dlua_list(n, size));
+  n = picked_shape(x, dim, rows, size);
+  return dlua_call(s, &dlua_op_reshape, dlua_t(value), dlua_list(n, size));
+}
+
+// The positions key names along dim of x, and the value spread over them; false after a failure.
+static bool prepare(dlua_scope *s, dlua_tensor *x, dlua_tensor *key, int dim, dlua_tensor **rows,
+                    dlua_tensor **value) {
+  dlua_status status = is_mask(key) ? check_mask(x, key, dim) : DLUA_OK;
+  if (status != DLUA_OK) return dlua_failed(s, status);
+  *rows = rows_of(s, key);
+  *value = *rows ? spread(s, x, key, *rows, dim, *value) : NULL;
+  return *value != NULL;
 }
 
 static dlua_status write_tensor(lua_State *L, dlua_scope *s, dlua_tensor *x, dlua_tensor *key) {
-  dlua_tensor *value = value_of(L, s, x, 3);
+  dlua_tensor *value = value_of(L, s, x, 3), *rows;
   if (!value) return s->status;
-  if (!is_mask(key)) {
-    return replace_rows(
-        s, x, dlua_call(s, &dlua_op_reshape, dlua_t(key), dlua_list(1, (int64_t[]){-1})), value);
+  if (x->ndim == 0 && !is_mask(key))
+    return dlua_fail(DLUA_BAD_ARGUMENT, "index: x has no dimensions (x {})");
+  if (is_full_mask(x, key, 0)) {
+    DLUA_TRY(check_mask(x, key, 0));
+    return replace_masked(s, x, key, value);
   }
-  DLUA_TRY(check_mask(x, key));
-  if (is_row_mask(x, key)) return replace_rows(s, x, rows_of(s, key), value);
-  if (value->number) {
-    return value->dtype == DLUA_I64 ? fill_mask(x, key, (double)*dlua_i64(value), true)
-                                    : fill_mask(x, key, *dlua_f64(value), false);
-  }
-  return run_two(&dlua_op_masked_scatter, true, x, key, -1, value, NULL);
+  if (!prepare(s, x, key, 0, &rows, &value)) return s->status;
+  return run_two(&dlua_op_index_copy, true, x, rows, 0, value, NULL);
+}
+
+// x[{…, key}] = value: the rest of the key is seen, changed and put back, so that it is recorded as
+// a change of x and not of a view of it.
+static dlua_status write_part(dlua_scope *s, const region *r, dlua_tensor *value) {
+  dlua_tensor *part = NULL, *rows;
+  DLUA_TRY(see(r, &part));
+  dlua_own(s, part);
+  if (!prepare(s, part, r->index, r->index_dim, &rows, &value)) return s->status;
+  part = dlua_call(s, &dlua_op_index_copy, dlua_t(part), dlua_t(rows), dlua_t(value),
+                   dlua_i(r->index_dim));
+  return part ? replace(s, r, part) : s->status;
 }
 
 static dlua_status write_region(lua_State *L, dlua_scope *s, const region *r) {
   dlua_tensor *value = value_of(L, s, r->x, 3);
   if (!value) return s->status;
-  if (r->index) {
-    return dlua_fail(DLUA_BAD_ARGUMENT,
-                     "index: x[{…}] = v takes no tensor inside the table; use index_copy_");
-  }
-  return replace(r, value);
+  return r->index ? write_part(s, r, value) : replace(s, r, value);
 }
 
 static void write_index(lua_State *L, dlua_tensor *x) {

@@ -19,7 +19,9 @@ typedef struct printer {
 // ---------------------------------------------------------------- cells
 
 static void write_float(char *cell, double value) {
-  if (value == floor(value) && fabs(value) < 1e7)
+  if (isnan(value))
+    snprintf(cell, CELL, "nan"); // whatever its sign
+  else if (value == floor(value) && fabs(value) < 1e7)
     snprintf(cell, CELL, "%.0f", value);
   else
     snprintf(cell, CELL, "%.5g", value);

@@ -10,6 +10,7 @@
 typedef struct reader {
   lua_State *L;
   const char *who;
+  dlua_dtype dtype; // of the result
   int ndim;
   int64_t size[DLUA_MAX_DIMS], at[DLUA_MAX_DIMS]; // at: where in the table, from 0
   dlua_tensor *x;
@@ -58,14 +59,22 @@ static dlua_status wrong_element(const reader *r, int index) {
   if (r->ndim == 0)
     return WRONG("%s: expected a number, a boolean or a table of them, got %s", r->who, type);
   if (lua_istable(r->L, index))
-    return WRONG("%s: element %s is a table but the first one is none", r->who, place(r, r->ndim));
-  return WRONG("%s: element %s must be a number, got %s", r->who, place(r, r->ndim), type);
+    return WRONG("%s: element %s is a table but the first one is a number", r->who,
+                 place(r, r->ndim));
+  return WRONG("%s: element %s must be a number, got %s%s", r->who, place(r, r->ndim), type,
+               strcmp(type, "tensor") == 0 ? " (dlua.stack and dlua.cat join tensors)" : "");
 }
 
 static dlua_status write_integer(reader *r, int index, int64_t value, int ok) {
   if (!ok) {
+    double number = lua_tonumber(r->L, index);
     return WRONG("%s: element %s is %g, which is no integer", r->who, place(r, r->ndim),
-                 lua_tonumber(r->L, index));
+                 isnan(number) ? NAN : number); // a sign of nan means nothing
+  }
+  if ((r->dtype == DLUA_U8 && value != (uint8_t)value) ||
+      (r->dtype == DLUA_I32 && value != (int32_t)value)) {
+    return WRONG("%s: element %s is %lld, which does not fit into %s", r->who, place(r, r->ndim),
+                 (long long)value, dlua_dtype_name(r->dtype));
   }
   dlua_i64(r->x)[r->count++] = value;
   return DLUA_OK;
@@ -107,14 +116,26 @@ static dlua_status write_table(reader *r, int index, int depth) {
   return DLUA_OK;
 }
 
-// Is the first leaf of the table a boolean?
-static bool is_boolean(lua_State *L, int index) {
-  int top = lua_gettop(L);
-  lua_pushvalue(L, index);
-  for (int d = 0; d < DLUA_MAX_DIMS && lua_istable(L, -1); d++) lua_rawgeti(L, -1, 1);
-  bool result = lua_isboolean(L, -1);
-  lua_settop(L, top);
-  return result;
+// Are there booleans in the nested table and nothing else? Among numbers they count as 0 and 1.
+static bool all_booleans(lua_State *L, int index, int depth) {
+  if (!lua_istable(L, index)) return lua_isboolean(L, index);
+  int64_t length = (int64_t)lua_rawlen(L, index);
+  bool all = length > 0 && depth < DLUA_MAX_DIMS;
+  for (int64_t k = 1; all && k <= length; k++) {
+    lua_rawgeti(L, index, k);
+    all = all_booleans(L, lua_gettop(L), depth + 1);
+    lua_pop(L, 1);
+  }
+  return all;
+}
+
+// {x = 1} holds no list, and so would make an empty tensor without a word.
+static bool has_names(lua_State *L, int index) {
+  if (!lua_istable(L, index) || lua_rawlen(L, index) > 0) return false;
+  lua_pushnil(L);
+  if (!lua_next(L, index)) return false;
+  lua_pop(L, 2);
+  return true;
 }
 
 // What elements are written as before the cast: exact integers for integer dtypes.
@@ -129,7 +150,9 @@ dlua_status dlua_bind_read(lua_State *L, int index, const char *who, dlua_dtype 
   if (!lua_checkstack(L, 2 * DLUA_MAX_DIMS + 4))
     return dlua_fail(DLUA_NO_MEMORY, "%s: no stack", who);
   index = lua_absindex(L, index);
-  if (dtype == DLUA_DTYPES) dtype = is_boolean(L, index) ? DLUA_BOOL : DLUA_F32;
+  if (dtype == DLUA_DTYPES) dtype = all_booleans(L, index, 0) ? DLUA_BOOL : DLUA_F32;
+  r.dtype = dtype;
+  if (has_names(L, index)) return WRONG("%s: the table holds names, not a list of numbers", who);
   DLUA_TRY(find_shape(&r, index));
   DLUA_TRY(dlua_tensor_new(&r.x, staging(dtype), r.ndim, r.size, dlua_cpu()));
   dlua_status status = write_table(&r, index, 0);
@@ -145,7 +168,6 @@ static int tensor(lua_State *L) {
   dlua_device *device = dlua_cpu();
   bool requires_grad = false;
   dlua_bind_enter(L);
-  luaL_checkany(L, 1);
   lua_settop(L, 2);
   dlua_bind_check_options(L, 2, "tensor", names);
   dlua_bind_tensor_options(L, 2, "tensor", &dtype, &device, &requires_grad);

@@ -20,6 +20,9 @@ void dlua_bind_largest(char *text, size_t size);
 // Takes the box at index, or those in a table there, out of all scopes that are open: for state
 // that outlives the loop which made it.
 void dlua_bind_keep(lua_State *L, int index);
+// Whether a full collection runs at every call and before every box, before setting it (0 or 1; -1
+// asks).
+bool dlua_bind_collect_always(int on);
 // Adds scope, tidy, lasting, collection settings and the boxes' metatable fields of box.c.
 void dlua_bind_boxes(lua_State *L);
 
@@ -75,5 +78,6 @@ void dlua_bind_moves(lua_State *L);     // move.c: to, detach, requires_grad_
 void dlua_bind_functions(lua_State *L); // function.c: Function
 void dlua_bind_drain(lua_State *L);     // function.c: drops references of freed nodes
 int dlua_bind_tostring(lua_State *L);   // print.c: __tostring
+void dlua_bind_hooks(lua_State *L);     // hooks.c: test, what specs make fail
 
 #endif

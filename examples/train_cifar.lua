@@ -14,7 +14,10 @@ local args = dlua.args {
   {"save",   default = "",        help = "file for the trained weights"},
   {"quick",  default = false,     help = "a few seconds on the images shipped with dlua, to see that it runs"},
 }
-if args.quick then args.data, args.epochs, args.batch, args.limit = "examples/data/cifar10-small", 1, 20, 100 end
+if args.quick then
+  args.data = (arg[0]:match "^.*/" or "") .. "data/cifar10-small"
+  args.epochs, args.batch, args.limit = 1, 20, 100
+end
 dlua.seed(args.seed)
 local device = dlua.device(args.device)
 

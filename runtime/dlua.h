@@ -149,6 +149,9 @@ typedef struct dlua_tensor {
   dlua_node *node;          // the call that made it, or NULL
 } dlua_tensor;
 
+// Bytes that a contiguous tensor of a shape takes; false where a size is negative or the sizes, a 0
+// among them notwithstanding, are more than can be addressed.
+bool dlua_shape_bytes(dlua_dtype dtype, int ndim, const int64_t *size, size_t *bytes);
 // A new contiguous tensor of undefined content; caller owns the result. Fails on overflow, ndim and
 // memory.
 dlua_status dlua_tensor_new(dlua_tensor **tensor, dlua_dtype dtype, int ndim, const int64_t *size,

@@ -28,6 +28,11 @@ typedef struct dlua_fold_kernels {
   // gx = y (g - sum(g y)), and for the logarithm gx = g - exp(y) sum(g).
   void (*softmax_grad)(float *gx, const float *g, const float *y, int64_t n);
   void (*log_softmax_grad)(float *gx, const float *g, const float *y, int64_t n);
+  // The same for n <= 16 columns side by side.
+  void (*softmax_grad_columns)(float *gx, const float *g, const float *y, int64_t count,
+                               int64_t stride, int64_t n);
+  void (*log_softmax_grad_columns)(float *gx, const float *g, const float *y, int64_t count,
+                                   int64_t stride, int64_t n);
   // The four lanes of these Philox blocks (key, stream 0), one after the other.
   void (*philox)(uint32_t *bits, uint64_t key, uint64_t first, int64_t blocks);
   // n numbers from n random words each; n is even for normals.

@@ -39,14 +39,15 @@ static dlua_status check_records(const char *path, const uint8_t *data, size_t s
   return DLUA_OK;
 }
 
-static dlua_status read_records(const dlua_reader *r, dlua_bytes *block) {
+// files: how many of this size follow, this one included.
+static dlua_status read_records(const dlua_reader *r, int files, dlua_bytes *block) {
   size_t size = (size_t)r->size;
   if (size == 0 || size > file_limit || size % CIFAR_RECORD != 0) {
     return dlua_fail(DLUA_BAD_FILE,
                      "%s: %zu bytes are not whole records of %d (the last one starts at byte %zu)",
                      r->path, size, CIFAR_RECORD, size - size % CIFAR_RECORD);
   }
-  DLUA_TRY(dlua_bytes_reserve(block, block->size + size));
+  DLUA_TRY(dlua_bytes_reserve(block, block->size + size * (size_t)(block->size > 0 ? 1 : files)));
   DLUA_TRY(dlua_reader_at(r, 0, block->data + block->size, size));
   DLUA_TRY(check_records(r->path, block->data + block->size, size));
   block->size += size;
@@ -54,20 +55,20 @@ static dlua_status read_records(const dlua_reader *r, dlua_bytes *block) {
 }
 
 // Appends a file of whole records to block.
-static dlua_status add_records(const char *path, dlua_bytes *block) {
+static dlua_status add_records(const char *path, int files, dlua_bytes *block) {
   dlua_reader r;
   DLUA_TRY(dlua_reader_open(&r, path));
-  dlua_status status = read_records(&r, block);
+  dlua_status status = read_records(&r, files, block);
   dlua_reader_close(&r);
   return status;
 }
 
 static dlua_status read_cifar(const char *folder, bool train, dlua_bytes *block) {
   char path[4096];
-  if (train) DLUA_TRY(dlua_bytes_reserve(block, (size_t)5 * 10000 * CIFAR_RECORD));
-  for (int k = 1; k <= (train ? 5 : 1); k++) {
+  int files = train ? 5 : 1;
+  for (int k = 1; k <= files; k++) {
     snprintf(path, sizeof path, train ? "%s/data_batch_%d.bin" : "%s/test_batch.bin", folder, k);
-    DLUA_TRY(add_records(path, block));
+    DLUA_TRY(add_records(path, files, block));
   }
   return DLUA_OK;
 }
@@ -193,13 +194,13 @@ static dlua_status idx_header(stream *s, dlua_dtype *dtype, int *ndim, int64_t *
   }
   *ndim = head[3];
   DLUA_TRY(read_exactly(s, raw, 4 * (size_t)*ndim));
-  uint64_t bytes = dlua_dtype_size(*dtype), most = (uint64_t)s->file.size * (s->packed ? 1032 : 1);
+  size_t bytes = 0;
+  uint64_t most = (uint64_t)s->file.size * (s->packed ? 1032 : 1);
   for (int d = 0; d < *ndim; d++) {
     const uint8_t *b = raw + 4 * d;
     size[d] = (int64_t)b[0] << 24 | b[1] << 16 | b[2] << 8 | b[3];
-    if (__builtin_mul_overflow(bytes, (uint64_t)size[d], &bytes)) bytes = UINT64_MAX;
   }
-  if (bytes <= most) return DLUA_OK;
+  if (dlua_shape_bytes(*dtype, *ndim, size, &bytes) && bytes <= most) return DLUA_OK;
   return dlua_fail(DLUA_BAD_FILE, "%s: %zu bytes cannot hold sizes %s (idx)", s->path, s->file.size,
                    dlua_sizes_text(*ndim, size));
 }

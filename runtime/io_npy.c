@@ -112,12 +112,9 @@ static dlua_status read_header(const dlua_reader *r, array *a, uint64_t *start) 
 }
 
 static dlua_status check_size(const dlua_reader *r, const array *a, uint64_t start) {
-  uint64_t bytes = dlua_dtype_size(a->dtype);
-  bool overflow = false;
-  for (int d = 0; d < a->ndim; d++) {
-    overflow |= __builtin_mul_overflow(bytes, (uint64_t)a->size[d], &bytes);
-  }
-  if (!overflow && bytes == r->size - start) return DLUA_OK;
+  size_t bytes = 0;
+  bool fits = dlua_shape_bytes(a->dtype, a->ndim, a->size, &bytes);
+  if (fits && bytes == r->size - start) return DLUA_OK;
   return dlua_fail(DLUA_BAD_FILE, "%s: %llu bytes after the header are not %s of %s (npy)", r->path,
                    (unsigned long long)(r->size - start), dlua_sizes_text(a->ndim, a->size),
                    dlua_dtype_name(a->dtype));

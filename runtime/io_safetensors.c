@@ -217,18 +217,15 @@ static dlua_status check_names(const header *h, const void *first, int64_t n, si
 }
 
 static dlua_status check_entry(const header *h, const entry *e, uint64_t expected) {
-  uint64_t bytes = dlua_dtype_size(e->dtype);
-  bool overflow = false;
-  for (int d = 0; d < e->ndim; d++) {
-    overflow |= __builtin_mul_overflow(bytes, (uint64_t)e->size[d], &bytes);
-  }
+  size_t bytes = 0;
+  bool fits = dlua_shape_bytes(e->dtype, e->ndim, e->size, &bytes);
   if (e->from != expected) {
     return dlua_fail(DLUA_BAD_FILE,
                      "%s: tensor %s starts at byte %llu of the data where %llu was expected "
                      "(safetensors)",
                      h->path, e->name, (unsigned long long)e->from, (unsigned long long)expected);
   }
-  if (!overflow && e->to >= e->from && e->to - e->from == bytes) return DLUA_OK;
+  if (fits && e->to >= e->from && e->to - e->from == bytes) return DLUA_OK;
   return dlua_fail(DLUA_BAD_FILE, "%s: tensor %s %s of %s does not take %lld bytes (safetensors)",
                    h->path, e->name, dlua_sizes_text(e->ndim, e->size), dtype_names[e->dtype],
                    (long long)(e->to - e->from));

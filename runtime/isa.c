@@ -1,4 +1,5 @@
-// isa.c - asks the CPU once. Tools that emulate one (valgrind 3.19 knows no AVX-512) are asked the same way.
+// isa.c - asks the CPU once. Tools that emulate one (valgrind 3.19 knows no AVX-512) are asked the
+// same way.
 #include "isa.h"
 
 #include <string.h>

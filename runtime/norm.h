@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-enum { DLUA_NORM_LANES = 16 };
+enum { DLUA_NORM_LANES = 16, DLUA_NORM_STRIP = 256 };
 
 typedef struct dlua_norm_kernels {
   // sum[l] += x - shift[l], squares[l] += (x - shift[l])² over count floats.
@@ -19,9 +19,22 @@ typedef struct dlua_norm_kernels {
   // gx = g a[l] + x b[l] + c[l].
   void (*affine2)(float *gx, const float *g, const float *x, int64_t count, const float *a,
                   const float *b, const float *c);
+  // The same for up to DLUA_NORM_STRIP columns side by side, their rows stride floats apart: entry
+  // k of every vector belongs to column k.
+  void (*column_moments)(const float *x, int64_t rows, int64_t stride, int64_t n,
+                         const float *shift, double *sum, double *squares);
+  void (*column_products)(const float *g, const float *x, int64_t rows, int64_t stride, int64_t n,
+                          const float *mean, double *sum, double *product);
+  void (*column_affine)(float *y, const float *x, int64_t rows, int64_t stride, int64_t n,
+                        const float *a, const float *b);
+  void (*column_affine2)(float *gx, const float *g, const float *x, int64_t rows, int64_t stride,
+                         int64_t n, const float *a, const float *b, const float *c);
 } dlua_norm_kernels;
 
 extern const dlua_norm_kernels dlua_norm_base;
 extern const dlua_norm_kernels dlua_norm_avx2, dlua_norm_avx512; // x86-64 only
+
+// The set of the instruction set in use.
+const dlua_norm_kernels *dlua_norm_simd(void);
 
 #endif

@@ -276,11 +276,13 @@ bool dlua_onednn_gemm(const dlua_gemm *g) {
   if (g->m == 0 || g->n == 0 || g->k == 0) return false;
   if (!leading(g->m, g->k, g->ai, g->ak, &ta, &lda)) return false;
   if (!leading(g->k, g->n, g->bk, g->bj, &tb, &ldb)) return false;
-  dlua_threads(); // the library takes the team as it is: it must exist
   float *c = g->c;
   bool onto = g->add || g->bias;
   for (int64_t i = 0; g->bias && !g->add && i < g->m; i++)
     memcpy(c + i * g->ci, g->bias, (size_t)g->n * sizeof *c);
-  return dnnl_sgemm(ta, tb, g->m, g->n, g->k, 1, g->a, lda, g->b, ldb, onto ? 1 : 0, c, g->ci) ==
-         dnnl_success;
+  dlua_team_begin((double)g->m * (double)g->n * (double)g->k);
+  dnnl_status_t status =
+      dnnl_sgemm(ta, tb, g->m, g->n, g->k, 1, g->a, lda, g->b, ldb, onto ? 1 : 0, c, g->ci);
+  dlua_team_end();
+  return status == dnnl_success;
 }

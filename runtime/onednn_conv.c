@@ -4,7 +4,6 @@
 // the choice to the library; whatever lies differently is reordered on the way. Weights are
 // parameters and stay strided: their converted copy hangs on their storage and is made again when
 // the version changes.
-#include <omp.h>
 #include <pthread.h>
 #include <string.h>
 #include <time.h>
@@ -309,9 +308,6 @@ static dlua_status run_key(conv_key *k, const dlua_conv *c) {
   return status;
 }
 
-// Less work than this is done on this thread alone.
-static const double worth = 1e6;
-
 static dlua_status run(const dlua_conv *c, direction direction) {
   const dlua_tensor *x = c->x, *w = c->w, *y = c->y;
   conv_key k;
@@ -324,12 +320,9 @@ static dlua_status run(const dlua_conv *c, direction direction) {
     k.stride[d] = c->stride[d], k.padding[d] = c->padding[d], k.dilation[d] = c->dilation[d];
   }
   double work = 2.0 * (double)dlua_numel(y) * (double)(w->size[1] * k.kh * k.kw);
-  int all = dlua_threads();
-  bool within = omp_in_parallel(), serial = !within && all > 1 && work < worth;
-  k.threads = serial || within ? 1 : all;
-  if (serial) omp_set_num_threads(1);
+  k.threads = dlua_team_begin(work);
   dlua_status status = run_key(&k, c);
-  if (serial) omp_set_num_threads(all);
+  dlua_team_end();
   return status;
 }
 

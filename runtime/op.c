@@ -171,6 +171,10 @@ static dlua_tensor *cast_number(number_operand *n, const dlua_tensor *x, dlua_dt
 static dlua_status cast_input(frame *f, int k, dlua_dtype dtype) {
   dlua_tensor *x = f->in[k], *y = NULL;
   if (x->dtype == dtype) return DLUA_OK;
+  if (x->number && x->dtype == DLUA_I64 && !(f->a->op->flags & DLUA_WRAPS)) {
+    dlua_value v = {.set = true, .is_int = true, .i = *dlua_i64(x)};
+    DLUA_TRY(dlua_number_fits(f->a, &v, dtype));
+  }
   if (x->number && f->nnumbers < 3 && !(f->a->op->flags & DLUA_VIEW)) {
     f->in[k] = cast_number(&f->numbers[f->nnumbers++], x, dtype);
     return DLUA_OK;
@@ -204,6 +208,10 @@ static dlua_dtype common_dtype(const frame *f) {
       pick(&level[2], kind_of((dlua_dtype)x->dtype) == 2 ? DLUA_F32 : DLUA_I64);
     else
       pick(&level[x->ndim == 0], (dlua_dtype)x->dtype);
+  }
+  for (int k = 0; k < f->sig->nnum; k++) {
+    if (f->sig->num[k].kind == 'n' && f->a->num[k].set)
+      pick(&level[2], f->a->num[k].is_int ? DLUA_I64 : DLUA_F32);
   }
   dtype_pick result = level[0];
   for (int k = 1; k < 3; k++) {
@@ -484,15 +492,25 @@ static void report(const dlua_args *a) {
   fprintf(stderr, " -> %s\n", dlua_sizes_text(a->spec[0].ndim, a->spec[0].size));
 }
 
+// On another device: DLUA_SYNC=1 waits after each op, so that a late fault is blamed on the right
+// one.
+static dlua_status run_device(const dlua_args *a) {
+  static int wait = -1;
+  if (wait < 0) wait = dlua_env_on("DLUA_SYNC");
+  dlua_kernel *kernel = a->device->backend->kernel(a->op);
+  if (!kernel) {
+    return dlua_fail(DLUA_BAD_DEVICE, "%s: there is no kernel for it on %s", a->op->name,
+                     a->device->name);
+  }
+  DLUA_TRY(kernel(a));
+  return wait ? dlua_synchronize(a->device) : DLUA_OK;
+}
+
 static dlua_status run_kernel(const dlua_args *a) {
   static int verbose = -1;
   if (verbose < 0) verbose = dlua_env_on("DLUA_VERBOSE");
   if (verbose) report(a);
-  if (a->device == dlua_cpu()) return dlua_run_cpu(a);
-  dlua_kernel *kernel = a->device->backend->kernel(a->op);
-  if (kernel) return kernel(a);
-  return dlua_fail(DLUA_BAD_DEVICE, "%s: there is no kernel for it on %s", a->op->name,
-                   a->device->name);
+  return a->device == dlua_cpu() ? dlua_run_cpu(a) : run_device(a);
 }
 
 static int reference = -1;
@@ -529,9 +547,19 @@ static dlua_status check_record(frame *f) {
                    f->a->op->name);
 }
 
+// Numbers that are stored in the result must be values of its dtype.
+static dlua_status check_values(const dlua_args *a) {
+  if (a->op->dtype == DLUA_PROMOTE) return DLUA_OK;
+  for (int k = 0; k < a->sig->nnum; k++) {
+    if (a->sig->num[k].kind == 'n') DLUA_TRY(dlua_number_fits(a, &a->num[k], a->spec[0].dtype));
+  }
+  return DLUA_OK;
+}
+
 static dlua_status compute(frame *f) {
   dlua_args *a = f->a;
   DLUA_TRY(a->op->shape(a));
+  if (a->sig->nnum) DLUA_TRY(check_values(a));
   DLUA_TRY(check_record(f));
   if (a->op->flags & DLUA_VIEW) return DLUA_OK;
   for (int k = 0; k < a->nout; k++) {

@@ -207,6 +207,7 @@ enum {              // dlua_op.flags
   DLUA_NO_GRAD = 64, // float results that carry no gradient on purpose (documented in doc)
   DLUA_HIDDEN =
       128, // a part of other ops (their gradients): no Lua method, but tests and docs like any op
+  DLUA_WRAPS = 512,  // integers wrap around, and so may a number beyond them: u8 - 300
   DLUA_RANDOM = 256, // draws from the generator: derived tests reseed before each call
 };
 
@@ -231,6 +232,8 @@ struct dlua_op {
 dlua_status dlua_shape_same(dlua_args *a);      // every result like in[0]
 dlua_status dlua_shape_broadcast(dlua_args *a); // NumPy broadcasting over all T, I and B inputs;
                                                 // "add: shapes {2,3} and {4} do not broadcast"
+// Fails unless v is a value of dtype: "fill: 300 does not fit into u8 (0..255)". bool takes any.
+dlua_status dlua_number_fits(const dlua_args *a, const dlua_value *v, dlua_dtype dtype);
 // Sets spec[k] to a shape; the dtype stays what the rule gave.
 void dlua_spec_shape(dlua_args *a, int k, int ndim, const int64_t *size);
 // Arithmetic of sizes in shape rules: a result that does not fit stays at the end of the numbers it

@@ -13,7 +13,8 @@
 #include "env.h"
 
 static cpu_set_t all_cpus; // those of the process when the team was made
-static int team;           // its size; 0: not made yet
+static int team;           // its size; 0: not decided yet
+static bool placed;        // its threads run, and are bound where that is wanted
 
 static bool wants_binding(void) {
   if (dlua_env("DLUA_BIND")) return dlua_env_on("DLUA_BIND");
@@ -31,10 +32,16 @@ static void bind_to(int k) {
 }
 
 static void make_team(int n) {
-  team = n;
+  team = n, placed = n == 1;
   omp_set_dynamic(0);
   omp_set_num_threads(n);
-  if (n == 1 || !wants_binding()) return;
+}
+
+// Late, at the first work for more than one thread: a thread that computes alone is better off
+// where the scheduler puts it, and a script that computes nothing starts no others.
+static void place_team(void) {
+  placed = true;
+  if (!wants_binding()) return;
 #pragma omp parallel
   bind_to(omp_get_thread_num());
 }
@@ -65,10 +72,25 @@ void dlua_unbind_thread(void) {
 // Below this much work a second thread costs more than it brings.
 static const double worth = 1e6;
 
+static bool for_team(double cost) {
+  if (dlua_threads() == 1 || cost < worth || omp_in_parallel()) return false;
+  if (!placed) place_team();
+  return true;
+}
+
+int dlua_team_begin(double cost) {
+  int n = for_team(cost) ? team : 1;
+  if (team > 1) omp_set_num_threads(n);
+  return n;
+}
+
+void dlua_team_end(void) {
+  if (team > 1) omp_set_num_threads(team);
+}
+
 void dlua_parallel(int64_t n, double cost, void (*body)(void *, int64_t, int64_t), void *context) {
-  int threads = dlua_threads();
   if (n <= 0) return;
-  if (threads == 1 || (double)n * cost < worth || omp_in_parallel()) {
+  if (!for_team((double)n * cost)) {
     body(context, 0, n);
     return;
   }

@@ -12,6 +12,11 @@
 void dlua_parallel(int64_t n, double cost, void (*body)(void *context, int64_t from, int64_t to),
                    void *context);
 
+// Around a call of a library that opens parallel regions itself: they get the whole team when cost,
+// here of the whole call, is worth it, else this thread alone. Gives the number of threads.
+int dlua_team_begin(double cost);
+void dlua_team_end(void);
+
 // For loader threads: all CPUs again instead of the one the main thread is bound to.
 void dlua_unbind_thread(void);
 // The last call of a loader thread: gives back what the runtime kept for it.

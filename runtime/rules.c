@@ -1,4 +1,5 @@
 // rules.c - shape rules and messages that families share.
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -82,6 +83,21 @@ dlua_status dlua_shape_broadcast(dlua_args *a) {
   }
   for (int k = 0; k < a->nout; k++) dlua_spec_shape(a, k, ndim, size);
   return DLUA_OK;
+}
+
+dlua_status dlua_number_fits(const dlua_args *a, const dlua_value *v, dlua_dtype dtype) {
+  if (!v->set || dlua_is_float(dtype) || dtype == DLUA_BOOL) return DLUA_OK;
+  const char *name = dlua_dtype_name(dtype), *place = a->inplace ? "_" : "";
+  bool whole = v->is_int || (v->f == floor(v->f) && v->f >= -0x1p63 && v->f < 0x1p63);
+  if (!whole)
+    return dlua_fail(DLUA_BAD_ARGUMENT, "%s%s: %g does not fit into %s, which holds integers",
+                     a->op->name, place, v->f, name);
+  int64_t i = v->is_int ? v->i : (int64_t)v->f;
+  int64_t least = dtype == DLUA_U8 ? 0 : dtype == DLUA_I32 ? INT32_MIN : INT64_MIN;
+  int64_t most = dtype == DLUA_U8 ? UINT8_MAX : dtype == DLUA_I32 ? INT32_MAX : INT64_MAX;
+  if (i >= least && i <= most) return DLUA_OK;
+  return dlua_fail(DLUA_BAD_ARGUMENT, "%s%s: %lld does not fit into %s (%lld..%lld)", a->op->name,
+                   place, (long long)i, name, (long long)least, (long long)most);
 }
 
 dlua_status dlua_index(const dlua_args *a, int64_t value, int64_t position, int64_t extent,

@@ -1,28 +1,39 @@
 // simd.h - the loops of runtime/simd/rows.c, compiled once per instruction set, and which set runs.
 //
-//   dlua_row *row = dlua_simd()->f32.add;     // NULL where there is no fast loop
+//   dlua_row *row = dlua_simd()->of[DLUA_F32].add;     // NULL where there is no fast loop
 #ifndef DLUA_SIMD_H
 #define DLUA_SIMD_H
 
 #include "ops/iterate.h"
 
-// Loops over one row (iterate.h) for one float dtype, named as their ops. The context is the call's
-// numbers (dlua_value *). Contiguous operands and repeated elements are fast, all others right.
-typedef struct dlua_float_rows {
+// Loops over one row (iterate.h) for one dtype, named as their ops; NULL where there is none. The
+// context is the call's numbers (dlua_value *). Contiguous operands and repeated elements are fast,
+// all others right.
+typedef struct dlua_dtype_rows {
   dlua_row *add, *sub, *mul, *div, *maximum, *minimum, *pow, *where;
   dlua_row *eq, *ne, *lt, *le, *gt, *ge;
-  dlua_row *neg, *abs, *square, *reciprocal, *sqrt, *rsqrt, *clamp, *clamp_grad;
+  dlua_row *logical_and, *logical_or, *logical_xor, *logical_not, *isnan, *isinf, *isfinite;
+  dlua_row *neg, *abs, *sign, *square, *reciprocal, *sqrt, *rsqrt, *clamp, *clamp_grad;
+  dlua_row *floor, *ceil, *round, *trunc;
   dlua_row *exp, *log, *log1p, *expm1, *log2, *log10, *sin, *cos, *erf;
   dlua_row *relu, *relu_grad, *leaky_relu, *leaky_relu_grad, *elu, *elu_grad;
   dlua_row *gelu, *gelu_grad, *silu, *silu_grad, *sigmoid, *sigmoid_grad, *tanh, *tanh_grad;
   dlua_row *softplus, *softplus_grad, *hardtanh, *hardtanh_grad, *logsigmoid;
-} dlua_float_rows;
+  // Values of losses from x and target, without weights and reduction.
+  dlua_row *l1_loss, *huber_loss, *smooth_l1_loss, *bce_loss, *bce_with_logits, *kl_div;
+} dlua_dtype_rows;
 
 typedef struct dlua_simd_kernels {
-  dlua_float_rows f32, f64;
+  dlua_dtype_rows of[DLUA_DTYPES];
 } dlua_simd_kernels;
+
+// Rows that convert between f32 and the other dtypes (simd/cast.c), by the other one.
+typedef struct dlua_cast_rows {
+  dlua_row *to_f32[DLUA_DTYPES], *from_f32[DLUA_DTYPES];
+} dlua_cast_rows;
 
 // The loops of the chosen set.
 const dlua_simd_kernels *dlua_simd(void);
+const dlua_cast_rows *dlua_cast_simd(void);
 
 #endif

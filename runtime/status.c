@@ -1,4 +1,5 @@
 // status.c - the one place that writes a message. Everything else passes the status on unchanged.
+#include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -12,6 +13,9 @@ dlua_status dlua_fail(dlua_status code, const char *format, ...) {
   va_start(list, format);
   vsnprintf(text, sizeof text, format, list);
   va_end(list);
+  for (char *c = text; *c; c++) {
+    if (iscntrl((unsigned char)*c)) *c = '?'; // names from files: one line, no terminal codes
+  }
   snprintf(message, sizeof message, "%s", text);
   return code;
 }

@@ -37,21 +37,17 @@ static void storage_release(dlua_storage *storage) {
 
 // ---------------------------------------------------------------- tensors
 
-enum { LARGEST_BITS = 47 }; // more elements than a process has addresses, and no stride overflows
-
-// Elements of a shape; -1 when a size is negative or their product overflows, where 0 counts as 1:
-// the strides of an empty tensor are products too.
-static int64_t count(int ndim, const int64_t *size) {
-  int64_t n = 1;
+// Sizes of 0 do not excuse the others: their strides must be numbers too.
+bool dlua_shape_bytes(dlua_dtype dtype, int ndim, const int64_t *size, size_t *bytes) {
+  int64_t n = (int64_t)dlua_dtype_size(dtype);
   bool overflow = false, empty = false;
   for (int d = 0; d < ndim; d++) {
-    if (size[d] < 0) return -1;
-    if (size[d] == 0)
-      empty = true;
-    else
-      overflow |= __builtin_mul_overflow(n, size[d], &n);
+    if (size[d] < 0) return false;
+    empty |= size[d] == 0;
+    overflow |= __builtin_mul_overflow(n, size[d] > 0 ? size[d] : 1, &n);
   }
-  return overflow || n >> LARGEST_BITS ? -1 : empty ? 0 : n;
+  *bytes = empty ? 0 : (size_t)n;
+  return !overflow;
 }
 
 static void set_shape(dlua_tensor *x, int ndim, const int64_t *size) {
@@ -74,8 +70,7 @@ static dlua_status check_shape(dlua_dtype dtype, int ndim, const int64_t *size, 
                        (long long)size[d], d + 1, dlua_sizes_text(ndim, size));
     }
   }
-  int64_t n = count(ndim, size);
-  if (n < 0 || __builtin_mul_overflow((size_t)n, dlua_dtype_size(dtype), bytes)) {
+  if (!dlua_shape_bytes(dtype, ndim, size, bytes)) {
     return dlua_fail(DLUA_BAD_ARGUMENT, "a tensor of shape %s is too large to address",
                      dlua_sizes_text(ndim, size));
   }

@@ -39,6 +39,15 @@ describe("dlua.args", function()
     assert.equal(5, dlua.args(description, {"--batch_size", "5"}).batch_size)
   end)
 
+  it("takes what is no option as a list", function()
+    local files = {{"quick", default = false}, {"files", rest = true}}
+    assert.same({quick = true, files = {"a", "b"}}, dlua.args(files, {"a", "--quick", "b"}))
+    assert.same({quick = false, files = {}}, dlua.args(files, {}))
+    assert.has_error(function() dlua.args({{"files", rest = true, required = true}}, {}) end)
+    assert.has_error(function() dlua.args({{"files", rest = true, default = "a"}}, {}) end)
+    assert.has_error(function() dlua.args({{"files", rest = true, choices = {"a"}}}, {"c"}) end)
+  end)
+
   it("says what is wrong", function()
     fails({"--epohcs", "2"}, "--epohcs", "--epochs")
     fails({"--epochs", "two"}, "two", "whole number")

@@ -145,6 +145,16 @@ describe("dlua.Function", function()
     assert.equal(10, b.grad:item())
   end)
 
+  it("refuses gradients that are missing or of another shape", function()
+    local function fails(text, backward)
+      local f = dlua.Function {forward = function(_, a, b) return (a * b):sum() end, backward = backward}
+      local y = f(leaf {1, 2}, leaf {3, 4})
+      assert.error_matches(function() y:backward() end, text, 1, true)
+    end
+    fails("gave 1 gradient but argument 2 needs one too", function(_, g) return g:expand(2) end)
+    fails("gave a gradient {} for argument 1 of shape {2}", function(_, g) return g, g end)
+  end)
+
   it("passes errors of backward on as they are", function()
     local broken = dlua.Function {
       forward = function(_, x) return x * 1 end,

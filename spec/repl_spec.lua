@@ -60,10 +60,11 @@ describe("the prompt", function()
   end)
 
   it("explains names", function()
-    local text = session {"?sum\n", "?nn.Conv2d\n", "?no_such_name\n"}
+    local text = session {"?sum\n", "?nn.Conv2d\n", "?no_such_name\n", "?\n"}
     shows(text, "Sum of")
     shows(text, "nn.Conv2d(")
     shows(text, "no help for 'no_such_name'")
+    shows(text, "?name explains")
   end)
 
   it("comes back from Ctrl-C", function()

@@ -22,6 +22,21 @@ describe("dlua.tensor", function()
     assert.same({255, 0}, dlua.tensor({255, 0}, {dtype = "u8"}):totable())
   end)
 
+  it("refuses what it could only keep by changing it", function()
+    local function fails(text, ...)
+      local ok, message = pcall(dlua.tensor, ...)
+      assert.is_false(ok)
+      assert.truthy(message:find(text, 1, true), message)
+    end
+    fails("element {2} is 300, which does not fit into u8", {1, 300}, {dtype = "u8"})
+    fails("element {1,1} is 1099511627776, which does not fit into i32", {{1 << 40}}, {dtype = "i32"})
+    fails("names", {a = 1})
+    fails("got nil")
+    fails("element {2} is a table but the first one is a number", {1, {2}})
+    fails("dlua.stack", {dlua.ones(2), dlua.ones(2)})
+    assert.same({1, 5}, dlua.tensor({true, 5}):totable())
+  end)
+
   it("goes back to tables", function()
     for _, dtype in ipairs {"f32", "f64", "bf16", "f16", "i64", "i32", "u8"} do
       assert.same({{1, 2}, {3, 4}}, dlua.tensor({{1, 2}, {3, 4}}, {dtype = dtype}):totable())
@@ -111,12 +126,56 @@ describe("indexing", function()
     assert.same({9, 2}, whole:totable())
   end)
 
+  it("writes where a list of positions or a mask inside the key says", function()
+    local x = matrix()
+    x[{ {}, i64({3, 1}) }] = dlua.tensor {8, 9}
+    assert.same({{9, 2, 8}, {9, 5, 8}}, x:totable())
+    x[{ 2, dlua.tensor {true, false, true} }] = 0
+    assert.same({{9, 2, 8}, {0, 5, 0}}, x:totable())
+    x[{ {1, 2}, i64({{1, 2}}) }] = dlua.tensor {{{1, 2}}, {{3, 4}}}
+    assert.same({{1, 2, 8}, {3, 4, 0}}, x:totable())
+    x[i64({{2, 1}})] = dlua.ones(1, 2, 3)
+    assert.same({{1, 1, 1}, {1, 1, 1}}, x:totable())
+  end)
+
+  it("spreads one value over a mask, and drops leading ones", function()
+    local x, big = matrix(), (1 << 62) + 1
+    x[x:gt(4)] = dlua.tensor(-1)
+    assert.same({{1, 2, 3}, {4, -1, -1}}, x:totable())
+    x[1] = dlua.ones(1, 3)
+    assert.same({1, 1, 1}, x[1]:totable())
+    local whole = i64({1, 2})
+    whole[dlua.tensor {true, false}] = big
+    assert.equal(big, whole[1]:item())
+  end)
+
+  it("refuses keys that do not say what they mean", function()
+    local x = matrix()
+    local function fails(key, text)
+      local ok, message = pcall(function() return x[key] end)
+      assert.is_false(ok)
+      assert.truthy(message:find(text, 1, true), message)
+      assert.is_false(pcall(function() x[key] = 0 end))
+    end
+    fails({row = 1}, "without key 'row'")
+    fails({nil, 2}, "without holes")
+    fails({{}, dlua.tensor {true, false}}, "mask {2} does not fit dimension 2")
+    fails({{}, x:gt(1)}, "a mask inside x[{…}] has one dimension")
+    fails(dlua.tensor {true, false, true}, "mask {3}")
+  end)
+
   it("records reading and writing", function()
     local x = dlua.tensor({{1, 2}, {3, 4}}, {requires_grad = true, dtype = "f64"})
     assert.gradcheck(function(v) return v[{ {}, 2 }]:square():sum() + v[1]:sum() end, x:detach())
     assert.gradcheck(function(v)
       local y = v * 1
       y[{1, 1}] = v[{2, 2}] * 3
+      return (y * y):sum()
+    end, x:detach())
+    assert.gradcheck(function(v)
+      local y = v * 1
+      y[{ {}, i64({2}) }] = v[{ {}, {1, 1} }] * 3
+      y[y:gt(8)] = v[{1, 1}] * 2
       return (y * y):sum()
     end, x:detach())
   end)
@@ -157,6 +216,35 @@ describe("arithmetic", function()
   end)
 end)
 
+describe("a number that an integer tensor cannot hold", function()
+  local bytes, flags = dlua.tensor({0, 44}, {dtype = "u8"}), dlua.tensor {true, false}
+  local function fails(text, fn, ...)
+    local ok, message = pcall(fn, ...)
+    assert.is_false(ok)
+    assert.truthy(message:find(text, 1, true), message)
+  end
+
+  it("is an error where the answer would be wrong", function()
+    for _, op in ipairs {"eq", "lt", "maximum", "floor_div", "pow", "fill", "full_like"} do
+      fails(op .. ": 300 does not fit into u8 (0..255)", dlua[op], bytes, 300)
+    end
+    fails("2.5 does not fit into i64", dlua.full, {2}, 2.5, {dtype = "i64"})
+    fails("2.5 does not fit into u8", dlua.masked_fill, bytes, flags, 2.5)
+    fails("-1 does not fit into u8", dlua.pad, bytes, {1, 1}, {value = -1})
+    fails("300 does not fit into u8", dlua.randint, 1, 300, {2}, {dtype = "u8"})
+    fails("300 does not fit into u8", function() bytes[1] = 300 end)
+    fails("300 does not fit into u8", dlua.clamp, bytes, 300)
+  end)
+
+  it("wraps around in sums and products, and is a float where it has a fraction", function()
+    assert.same({44, 88}, (bytes + 300):totable())
+    assert.same({255, 43}, (bytes - 1):totable())
+    assert.same({0, 44}, bytes:clamp(-1, 300):totable())
+    assert.same({1.5, 2.5}, i64({1, 3}):clamp(1.5, 2.5):totable())
+    assert.equal("f32", i64({1, 3}):clamp(1.5, 2.5).dtype)
+  end)
+end)
+
 describe("printing", function()
   it("aligns columns", function()
     assert.equal("f32[2x2]\n -1.5  0\n  1.5  3", tostring(dlua.tensor {{-1.5, 0}, {1.5, 3}}))
@@ -164,6 +252,7 @@ describe("printing", function()
     assert.equal("i64[3]  1  2  3", tostring(i64({1, 2, 3})))
     assert.equal("bool[2]  true  false", tostring(dlua.tensor {true, false}))
     assert.equal("f32[0]", tostring(dlua.tensor {}))
+    assert.equal("f32[3]  nan  inf  -inf", tostring(dlua.tensor {0 / 0, 1 / 0, -1 / 0}))
     assert.equal("f32[2x1x2]\n 1  1\n\n 1  1", tostring(dlua.ones(2, 1, 2)))
   end)
 

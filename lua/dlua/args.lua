@@ -9,7 +9,8 @@
 --
 -- An option takes its type from its default: whole number, number, string; a boolean is a flag (--quick, and
 -- --no-quick where the default is true). Without a default it is a string that may be missing, or must not be with
--- required = true.
+-- required = true. A positional argument has rest = true: {"files", rest = true} takes every argument that is no
+-- option, as a list.
 -- --help lists all of them.
 local dlua = require "dlua"
 
@@ -52,14 +53,25 @@ local function add_option(parser, name, entry)
   if entry.choices then option:choices(entry.choices) end
 end
 
+-- Whatever is no option, as a list.
+local function add_rest(parser, name, entry)
+  local argument = parser:argument(name, entry.help):args(entry.required and "+" or "*")
+  if entry.choices then argument:choices(entry.choices) end
+end
+
+local known = {[1] = true, default = true, help = true, choices = true, required = true, rest = true}
+
 local function check_entry(entry)
   local name = type(entry) == "table" and entry[1]
   if type(name) ~= "string" then dlua.fail("dlua.args: each option is a table such as {\"epochs\", default = 30}") end
   for key in pairs(entry) do
-    if key ~= 1 and key ~= "default" and key ~= "help" and key ~= "choices" and key ~= "required" then
-      dlua.fail("dlua.args: option %s has an unknown key %s (known: default, help, choices, required)", name,
+    if not known[key] then
+      dlua.fail("dlua.args: option %s has an unknown key %s (known: default, help, choices, required, rest)", name,
         tostring(key))
     end
+  end
+  if entry.rest and entry.default ~= nil then
+    dlua.fail("dlua.args: %s takes the rest, which without arguments is an empty list: it has no default", name)
   end
   return name
 end
@@ -83,7 +95,9 @@ local function args(description, given)
   local parser = argparse(script:match "[^/]*$", description.description)
   for _, entry in ipairs(description) do
     local name = check_entry(entry)
-    if type(entry.default) == "boolean" then
+    if entry.rest then
+      add_rest(parser, name, entry)
+    elseif type(entry.default) == "boolean" then
       add_flag(parser, name, entry)
     else
       add_option(parser, name, entry)

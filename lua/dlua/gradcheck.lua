@@ -58,7 +58,8 @@ local function first_order(fn, given, o)
     local found = gradients[k]:reshape(-1)
     for i = 1, x:numel() do
       local a, n = found[i]:item(), numeric(fn, inputs, k, i, o.eps)
-      if not (math.abs(a - n) <= o.atol + o.rtol * math.abs(n)) then
+      local near = math.abs(a - n) <= o.atol + o.rtol * math.abs(n) -- false where one is NaN
+      if not near then
         return false, ("input %d, element %d: gradient is %.10g, differences give %.10g"):format(k, i, a, n)
       end
     end

@@ -149,6 +149,7 @@ end
 local function run(text)
   local name = text:match "^%s*%?%s*([%w_.:]+)"
   if name then return explain(name) end
+  if text:match "^%s*%?" then return print "?name explains a function, a method or a layer: ?nn.Conv2d, ?sum" end
   if not text:match "%S" then return end
   local quiet = text:match ";%s*$" ~= nil
   local chunk, _, problem = compile((text:gsub(";%s*$", "")))

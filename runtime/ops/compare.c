@@ -40,6 +40,13 @@ TEST_ROWS(logical_not, !x)
 TEST_ROWS(isnan, x != x)
 TEST_ROWS(isinf, isinf((double)x))
 TEST_ROWS(isfinite, isfinite((double)x))
+DLUA_FAST(logical_and, 1)
+DLUA_FAST(logical_or, 1)
+DLUA_FAST(logical_xor, 1)
+DLUA_FAST(logical_not, 1)
+DLUA_FAST(isnan, 1)
+DLUA_FAST(isinf, 1)
+DLUA_FAST(isfinite, 1)
 
 #define COMPARE_OP(op, text, ...) \
   const dlua_op dlua_op_##op = {.name = #op, \
@@ -57,7 +64,8 @@ TEST_ROWS(isfinite, isfinite((double)x))
                                 .dtype = DLUA_COMPARE, \
                                 .flags = DLUA_ELEMENTWISE, \
                                 .shape = dlua_shape_same, \
-                                .cpu = op##_cpu};
+                                .cpu = op##_cpu, \
+                                .fast = DLUA_ONLY(op##_fast)};
 
 COMPARE_OP(eq, "Whether x = y; nan equals nothing.", .fast = DLUA_ONLY(eq_fast))
 COMPARE_OP(ne, "Whether x and y differ.", .fast = DLUA_ONLY(ne_fast))
@@ -65,9 +73,9 @@ COMPARE_OP(lt, "Whether x < y.", .fast = DLUA_ONLY(lt_fast))
 COMPARE_OP(le, "Whether x <= y.", .fast = DLUA_ONLY(le_fast))
 COMPARE_OP(gt, "Whether x > y.", .fast = DLUA_ONLY(gt_fast))
 COMPARE_OP(ge, "Whether x >= y.", .fast = DLUA_ONLY(ge_fast))
-COMPARE_OP(logical_and, "Whether neither x nor y is 0.", )
-COMPARE_OP(logical_or, "Whether x or y or both are not 0.", )
-COMPARE_OP(logical_xor, "Whether exactly one of x and y is 0.", )
+COMPARE_OP(logical_and, "Whether neither x nor y is 0.", .fast = DLUA_ONLY(logical_and_fast))
+COMPARE_OP(logical_or, "Whether x or y or both are not 0.", .fast = DLUA_ONLY(logical_or_fast))
+COMPARE_OP(logical_xor, "Whether exactly one of x and y is 0.", .fast = DLUA_ONLY(logical_xor_fast))
 TEST_OP(logical_not, "Whether x is 0.")
 TEST_OP(isnan, "Whether x is nan, no number.")
 TEST_OP(isinf, "Whether x is infinite.")

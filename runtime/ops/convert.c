@@ -12,6 +12,7 @@
 
 #include "../half.h"
 #include "../parallel.h"
+#include "../simd.h"
 #include "iterate.h"
 
 enum { CHUNK = 512, BLOCK = 32 };
@@ -180,40 +181,9 @@ static void convert_row(void *context, int64_t n, char **p, const int64_t *s) {
 }
 
 // The pairs that training meets all the time, without the detour.
-#define DIRECT(name, T, S, expression) \
-  static void name(void *context, int64_t n, char **p, const int64_t *s) { \
-    (void)context; \
-    if (s[0] == sizeof(T) && s[1] == sizeof(S)) { \
-      T *to = (T *)p[0]; \
-      const S *from = (const S *)p[1]; \
-      _Pragma("omp simd") for (int64_t k = 0; k < n; k++) { \
-        S x = from[k]; \
-        to[k] = expression; \
-      } \
-      return; \
-    } \
-    for (int64_t k = 0; k < n; k++) { \
-      S x = *(const S *)(p[1] + k * s[1]); \
-      *(T *)(p[0] + k * s[0]) = expression; \
-    } \
-  }
-DIRECT(f32_from_bf16, float, uint16_t, dlua_bf16_to_f32(x))
-DIRECT(bf16_from_f32, uint16_t, float, dlua_f32_to_bf16(x))
-DIRECT(f32_from_f16, float, uint16_t, dlua_f16_to_f32(x))
-DIRECT(f16_from_f32, uint16_t, float, dlua_f32_to_f16(x))
-DIRECT(f32_from_f64, float, double, (float)x)
-DIRECT(f64_from_f32, double, float, (double)x)
-DIRECT(f32_from_i64, float, int64_t, (float)x)
-DIRECT(f32_from_u8, float, uint8_t, (float)x)
-DIRECT(f32_from_bool, float, uint8_t, x != 0)
-
 static dlua_row *direct(dlua_dtype to, dlua_dtype from) {
-  static dlua_row *const to_f32[DLUA_DTYPES] = {
-      [DLUA_F64] = f32_from_f64, [DLUA_BF16] = f32_from_bf16, [DLUA_F16] = f32_from_f16,
-      [DLUA_I64] = f32_from_i64, [DLUA_U8] = f32_from_u8,     [DLUA_BOOL] = f32_from_bool};
-  static dlua_row *const from_f32[DLUA_DTYPES] = {
-      [DLUA_F64] = f64_from_f32, [DLUA_BF16] = bf16_from_f32, [DLUA_F16] = f16_from_f32};
-  return to == DLUA_F32 ? to_f32[from] : from == DLUA_F32 ? from_f32[to] : NULL;
+  if (to == DLUA_F32) return dlua_cast_simd()->to_f32[from];
+  return from == DLUA_F32 ? dlua_cast_simd()->from_f32[to] : NULL;
 }
 
 void dlua_convert(dlua_tensor *dst, const dlua_tensor *src) {

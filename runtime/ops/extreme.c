@@ -2,6 +2,11 @@
 // PyTorch. Positions are 1-based; over the whole tensor they count row-major.
 #include <math.h>
 
+#include <string.h>
+
+#include "../accumulate.h"
+#include "../fold.h"
+#include "../parallel.h"
 #include "reduce.h"
 #include "reduce_fast.h"
 
@@ -80,6 +85,74 @@ static dlua_status position_shape(dlua_args *a) {
   return DLUA_OK;
 }
 
+// ---------------------------------------------------------------- typed loops
+
+enum { STRIP = 256 };
+
+// Results lie side by side as the innermost kept dimension, width of them; a task is a strip.
+typedef struct search {
+  dlua_reduction r;
+  dlua_extreme *extreme;
+  const char *x;
+  char *values;       // NULL: positions only
+  int64_t *positions; // NULL: values only
+  int64_t size, width, step, strips;
+  bool largest, long_rows;
+} search;
+
+// Long rows of f32: the extreme in vectors, then its place.
+static void search_rows(const dlua_fold_kernels *simd, bool largest, void *best, int64_t *at,
+                        const float *x, int64_t length, int64_t n, int64_t step) {
+  for (int64_t k = 0; k < n; k++, x += step) {
+    float top = largest ? simd->max(x, length) : simd->min(x, length);
+    int64_t place = 0;
+    while (x[place] != top && (top == top || x[place] == x[place])) place++;
+    ((float *)best)[k] = x[place], at[k] = place;
+  }
+}
+
+static void search_strips(void *context, int64_t from, int64_t to) {
+  const search *w = context;
+  const dlua_reduction *r = &w->r;
+  double best[STRIP]; // as wide as any dtype
+  int64_t at[STRIP];
+  for (int64_t task = from; task < to; task++) {
+    int64_t group = task / w->strips, column = task % w->strips * STRIP;
+    int64_t n = w->width - column < STRIP ? w->width - column : STRIP;
+    int64_t start = dlua_offset_at(r->nkept - 1, r->kept, r->kept_stride, group) + column * w->step;
+    int64_t o = group * w->width + column, stride = r->nreduced ? r->reduced_stride[0] : 0;
+    if (w->long_rows)
+      search_rows(dlua_fold_simd(), w->largest, best, at, (const float *)w->x + start, r->count, n,
+                  w->step);
+    else
+      w->extreme(best, at, w->x + start * w->size, r->count, stride, n, w->step);
+    if (w->values) memcpy(w->values + o * w->size, best, (size_t)(n * w->size));
+    for (int64_t k = 0; w->positions && k < n; k++) w->positions[o + k] = at[k] + 1;
+  }
+}
+
+// One dimension, or all of a contiguous tensor.
+static dlua_status search_fast(const dlua_args *a, bool largest, dlua_tensor *values,
+                               dlua_tensor *positions) {
+  const dlua_tensor *x = a->in[0];
+  const dlua_accumulators *simd = dlua_accumulate_simd();
+  search w = {.x = dlua_data(x), .size = (int64_t)dlua_dtype_size((dlua_dtype)x->dtype)};
+  dlua_reduction_plan(&w.r, x, dims_of(a));
+  w.extreme = (largest ? simd->largest : simd->smallest)[x->dtype];
+  if (!w.extreme || w.r.outputs == 0 || w.r.nreduced > 1) return DLUA_DECLINED;
+  w.values = values ? dlua_data(values) : NULL;
+  w.positions = positions ? dlua_i64(positions) : NULL;
+  w.width = w.r.nkept > 0 ? w.r.kept[w.r.nkept - 1] : 1;
+  w.step = w.r.nkept > 0 ? w.r.kept_stride[w.r.nkept - 1] : 0;
+  w.strips = (w.width + STRIP - 1) / STRIP;
+  w.largest = largest;
+  w.long_rows =
+      x->dtype == DLUA_F32 && w.r.nreduced == 1 && w.r.reduced_stride[0] == 1 && w.r.count >= 32;
+  int64_t tasks = w.r.outputs / w.width * w.strips;
+  dlua_parallel(tasks, 2.0 * (double)dlua_numel(x) / (double)tasks, search_strips, &w);
+  return DLUA_OK;
+}
+
 // ---------------------------------------------------------------- gradients
 
 // Over everything: the gradient is shared by all elements that reach the extreme (or are nan as it
@@ -125,6 +198,10 @@ static dlua_status max_cpu(const dlua_args *a) {
 
 static dlua_status max_vector(const dlua_args *a) { return dlua_extreme_fast(a, dims_of(a), true); }
 
+static dlua_status max_search(const dlua_args *a) {
+  return search_fast(a, true, a->out[0], a->nout > 1 ? a->out[1] : NULL);
+}
+
 static dlua_status max_team(const dlua_args *a) {
   return dlua_fold_parallel(a, &max_folder, dims_of(a));
 }
@@ -137,6 +214,10 @@ static dlua_status min_vector(const dlua_args *a) {
   return dlua_extreme_fast(a, dims_of(a), false);
 }
 
+static dlua_status min_search(const dlua_args *a) {
+  return search_fast(a, false, a->out[0], a->nout > 1 ? a->out[1] : NULL);
+}
+
 static dlua_status min_team(const dlua_args *a) {
   return dlua_fold_parallel(a, &min_folder, dims_of(a));
 }
@@ -145,12 +226,20 @@ static dlua_status argmax_cpu(const dlua_args *a) {
   return dlua_fold_plain(a, &argmax_folder, dims_of(a));
 }
 
+static dlua_status argmax_search(const dlua_args *a) {
+  return search_fast(a, true, NULL, a->out[0]);
+}
+
 static dlua_status argmax_team(const dlua_args *a) {
   return dlua_fold_parallel(a, &argmax_folder, dims_of(a));
 }
 
 static dlua_status argmin_cpu(const dlua_args *a) {
   return dlua_fold_plain(a, &argmin_folder, dims_of(a));
+}
+
+static dlua_status argmin_search(const dlua_args *a) {
+  return search_fast(a, false, NULL, a->out[0]);
 }
 
 static dlua_status argmin_team(const dlua_args *a) {
@@ -166,7 +255,7 @@ const dlua_op dlua_op_max = {
     .dtype = DLUA_KEEP,
     .shape = extreme_shape,
     .cpu = max_cpu,
-    .fast = (dlua_kernel *const[]){max_vector, max_team, NULL},
+    .fast = (dlua_kernel *const[]){max_vector, max_search, max_team, NULL},
     .back = extreme_back,
     .save = "x values indices",
 };
@@ -179,7 +268,7 @@ const dlua_op dlua_op_min = {
     .dtype = DLUA_KEEP,
     .shape = extreme_shape,
     .cpu = min_cpu,
-    .fast = (dlua_kernel *const[]){min_vector, min_team, NULL},
+    .fast = (dlua_kernel *const[]){min_vector, min_search, min_team, NULL},
     .back = extreme_back,
     .save = "x values indices",
 };
@@ -192,7 +281,7 @@ const dlua_op dlua_op_argmax = {
     .dtype = DLUA_KEEP,
     .shape = position_shape,
     .cpu = argmax_cpu,
-    .fast = (dlua_kernel *const[]){argmax_team, NULL},
+    .fast = (dlua_kernel *const[]){argmax_search, argmax_team, NULL},
 };
 
 const dlua_op dlua_op_argmin = {
@@ -203,5 +292,5 @@ const dlua_op dlua_op_argmin = {
     .dtype = DLUA_KEEP,
     .shape = position_shape,
     .cpu = argmin_cpu,
-    .fast = (dlua_kernel *const[]){argmin_team, NULL},
+    .fast = (dlua_kernel *const[]){argmin_search, argmin_team, NULL},
 };

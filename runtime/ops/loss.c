@@ -8,6 +8,7 @@
 
 #include "../fold.h"
 #include "../parallel.h"
+#include "../simd.h"
 #include "loss.h"
 #include "reduce.h"
 
@@ -81,6 +82,59 @@ static dlua_status reduce_team(loss *w, int reduction) {
   dlua_put(w->call->out[0], 0, sum / divisor(reduction, x->ndim, x->size));
   return DLUA_OK;
 }
+
+// ---------------------------------------------------------------- vector loops
+
+// A loop of simd.h gives the values of a few elements at a time, which are then added.
+typedef struct vectors {
+  const dlua_args *call;
+  dlua_row *row;
+  void *numbers;
+} vectors;
+
+static void value_row(const vectors *v, float *values, int64_t from, int64_t n) {
+  const dlua_args *a = v->call;
+  char *p[3] = {(char *)values, (char *)(dlua_f32(a->in[0]) + from),
+                (char *)(dlua_f32(a->in[1]) + from)};
+  v->row(v->numbers, n, p, (int64_t[]){sizeof *values, sizeof *values, sizeof *values});
+}
+
+static double sum_row_values(void *context, int64_t from, int64_t to) {
+  enum { SOME = 2048 };
+  float values[SOME];
+  double sum = 0;
+  for (int64_t k = from; k < to; k += SOME) {
+    int64_t n = to - k < SOME ? to - k : SOME;
+    value_row(context, values, k, n);
+    sum += dlua_fold_simd()->sum(values, n);
+  }
+  return sum;
+}
+
+static void put_row_values(void *context, int64_t from, int64_t to) {
+  const vectors *v = context;
+  value_row(v, dlua_f32(v->call->out[0]) + from, from, to - from);
+}
+
+// Declines all but f32 without weights.
+static dlua_status reduce_vector(const dlua_args *a, int reduction, dlua_row *row) {
+  const dlua_tensor *x = a->in[0];
+  int64_t n = dlua_numel(x);
+  if (x->dtype != DLUA_F32) return DLUA_DECLINED;
+  for (int k = 2; k < a->nin; k++)
+    if (a->in[k] != NULL) return DLUA_DECLINED;
+  vectors v = {a, row, (void *)a->num};
+  double sum;
+  if (reduction == DLUA_NONE) {
+    dlua_parallel(n, 10, put_row_values, &v);
+    return DLUA_OK;
+  }
+  DLUA_TRY(dlua_sum_slices(n, 10, sum_row_values, &v, &sum));
+  dlua_put(a->out[0], 0, sum / divisor(reduction, x->ndim, x->size));
+  return DLUA_OK;
+}
+
+static const dlua_dtype_rows *f32_rows(void) { return &dlua_simd()->of[DLUA_F32]; }
 
 // ---------------------------------------------------------------- shapes
 
@@ -206,6 +260,10 @@ static dlua_status l1_cpu(const dlua_args *a) {
   return reduce_plain(&(loss){.call = a, .value = l1_value}, (int)a->num[0].i);
 }
 
+static dlua_status l1_vector(const dlua_args *a) {
+  return reduce_vector(a, (int)a->num[0].i, f32_rows()->l1_loss);
+}
+
 static dlua_status l1_team(const dlua_args *a) {
   return reduce_team(&(loss){.call = a, .value = l1_value}, (int)a->num[0].i);
 }
@@ -221,7 +279,7 @@ const dlua_op dlua_op_l1_loss = {
     .dtype = DLUA_PROMOTE_FLOAT,
     .shape = plain_shape,
     .cpu = l1_cpu,
-    .fast = (dlua_kernel *const[]){l1_team, NULL},
+    .fast = (dlua_kernel *const[]){l1_vector, l1_team, NULL},
     .back = l1_back,
     .save = "x target",
     .contiguous = "x target",
@@ -246,6 +304,10 @@ static dlua_status huber_cpu(const dlua_args *a) {
   return reduce_plain(&w, (int)a->num[0].i);
 }
 
+static dlua_status huber_vector(const dlua_args *a) {
+  return reduce_vector(a, (int)a->num[0].i, f32_rows()->huber_loss);
+}
+
 static dlua_status huber_team(const dlua_args *a) {
   loss w = {.call = a, .parameter = a->num[1].f, .value = huber_value};
   return reduce_team(&w, (int)a->num[0].i);
@@ -266,7 +328,7 @@ const dlua_op dlua_op_huber_loss = {
     .dtype = DLUA_PROMOTE_FLOAT,
     .shape = huber_shape,
     .cpu = huber_cpu,
-    .fast = (dlua_kernel *const[]){huber_team, NULL},
+    .fast = (dlua_kernel *const[]){huber_vector, huber_team, NULL},
     .back = huber_back,
     .save = "x target",
     .contiguous = "x target",
@@ -275,6 +337,10 @@ const dlua_op dlua_op_huber_loss = {
 static dlua_status smooth_l1_cpu(const dlua_args *a) {
   loss w = {.call = a, .parameter = a->num[1].f, .value = smooth_l1_value};
   return reduce_plain(&w, (int)a->num[0].i);
+}
+
+static dlua_status smooth_l1_vector(const dlua_args *a) {
+  return reduce_vector(a, (int)a->num[0].i, f32_rows()->smooth_l1_loss);
 }
 
 static dlua_status smooth_l1_team(const dlua_args *a) {
@@ -297,7 +363,7 @@ const dlua_op dlua_op_smooth_l1_loss = {
     .dtype = DLUA_PROMOTE_FLOAT,
     .shape = smooth_l1_shape,
     .cpu = smooth_l1_cpu,
-    .fast = (dlua_kernel *const[]){smooth_l1_team, NULL},
+    .fast = (dlua_kernel *const[]){smooth_l1_vector, smooth_l1_team, NULL},
     .back = smooth_l1_back,
     .save = "x target",
     .contiguous = "x target",
@@ -314,6 +380,10 @@ static double bce_value(const loss *w, double x, double t, int64_t i) {
 
 static dlua_status bce_cpu(const dlua_args *a) {
   return reduce_plain(&(loss){.call = a, .value = bce_value}, (int)a->num[0].i);
+}
+
+static dlua_status bce_vector(const dlua_args *a) {
+  return reduce_vector(a, (int)a->num[0].i, f32_rows()->bce_loss);
 }
 
 static dlua_status bce_team(const dlua_args *a) {
@@ -354,7 +424,7 @@ const dlua_op dlua_op_bce_loss = {
     .dtype = DLUA_PROMOTE_FLOAT,
     .shape = weighted_shape,
     .cpu = bce_cpu,
-    .fast = (dlua_kernel *const[]){bce_team, NULL},
+    .fast = (dlua_kernel *const[]){bce_vector, bce_team, NULL},
     .back = bce_back,
     .save = "x target weight",
     .contiguous = "x target",
@@ -369,6 +439,10 @@ static double logits_value(const loss *w, double x, double t, int64_t i) {
 
 static dlua_status logits_cpu(const dlua_args *a) {
   return reduce_plain(&(loss){.call = a, .value = logits_value}, (int)a->num[0].i);
+}
+
+static dlua_status logits_vector(const dlua_args *a) {
+  return reduce_vector(a, (int)a->num[0].i, f32_rows()->bce_with_logits);
 }
 
 static dlua_status logits_team(const dlua_args *a) {
@@ -409,7 +483,7 @@ const dlua_op dlua_op_bce_with_logits = {
     .dtype = DLUA_PROMOTE_FLOAT,
     .shape = weighted_shape,
     .cpu = logits_cpu,
-    .fast = (dlua_kernel *const[]){logits_team, NULL},
+    .fast = (dlua_kernel *const[]){logits_vector, logits_team, NULL},
     .back = logits_back,
     .save = "x target weight pos_weight",
     .contiguous = "x target",
@@ -426,6 +500,11 @@ static double kl_value(const loss *w, double x, double t, int64_t i) {
 static dlua_status kl_cpu(const dlua_args *a) {
   loss w = {.call = a, .log_target = a->num[0].i != 0, .value = kl_value};
   return reduce_plain(&w, (int)a->num[1].i);
+}
+
+static dlua_status kl_vector(const dlua_args *a) {
+  if (a->num[0].i) return DLUA_DECLINED; // log_target
+  return reduce_vector(a, (int)a->num[1].i, f32_rows()->kl_div);
 }
 
 static dlua_status kl_team(const dlua_args *a) {
@@ -463,7 +542,7 @@ const dlua_op dlua_op_kl_div = {
     .dtype = DLUA_PROMOTE_FLOAT,
     .shape = kl_div_shape,
     .cpu = kl_cpu,
-    .fast = (dlua_kernel *const[]){kl_team, NULL},
+    .fast = (dlua_kernel *const[]){kl_vector, kl_team, NULL},
     .back = kl_back,
     .save = "x target",
     .contiguous = "x target",

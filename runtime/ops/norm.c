@@ -265,7 +265,7 @@ const dlua_op dlua_op_batch_norm = {
     .flags = DLUA_LAYOUTS,
     .shape = batch_norm_shape,
     .cpu = batch_norm_cpu,
-    .fast = (dlua_kernel *const[]){dlua_batch_norm_fast, NULL},
+    .fast = (dlua_kernel *const[]){dlua_batch_norm_fast, dlua_batch_norm_columns, NULL},
     .back = batch_norm_back,
     .save = "x weight _mean _rstd",
     .contiguous = "x",
@@ -281,6 +281,6 @@ const dlua_op dlua_op_batch_norm_grad = {
     .flags = DLUA_LAYOUTS | DLUA_HIDDEN | DLUA_NO_GRAD,
     .shape = batch_norm_grad_shape,
     .cpu = batch_norm_grad_cpu,
-    .fast = (dlua_kernel *const[]){dlua_batch_norm_grad_fast, NULL},
+    .fast = (dlua_kernel *const[]){dlua_batch_norm_grad_fast, dlua_batch_norm_grad_columns, NULL},
     .contiguous = "*",
 };

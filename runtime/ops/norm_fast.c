@@ -13,7 +13,7 @@
 
 enum { LANES = DLUA_NORM_LANES, SHORTEST = 8 };
 
-static const dlua_norm_kernels *kernels(void) {
+const dlua_norm_kernels *dlua_norm_simd(void) {
   switch (dlua_isa()) {
 #ifdef __x86_64__
   case DLUA_AVX512: return &dlua_norm_avx512;
@@ -85,8 +85,8 @@ static void sum_units(void *context, int64_t from, int64_t to) {
   const job *j = context;
   for (int64_t u = from; u < to; u++) {
     double *sums = j->sums + u * 2 * LANES;
-    kernels()->moments(j->x + u * j->length, j->length, vector_of(j, u % j->groups, 0), sums,
-                       sums + LANES);
+    dlua_norm_simd()->moments(j->x + u * j->length, j->length, vector_of(j, u % j->groups, 0), sums,
+                              sums + LANES);
   }
 }
 
@@ -94,7 +94,7 @@ static void scale_units(void *context, int64_t from, int64_t to) {
   const job *j = context;
   for (int64_t u = from; u < to; u++) {
     const float *a = vector_of(j, u % j->groups, 1), *b = vector_of(j, u % j->groups, 2);
-    kernels()->affine(j->out + u * j->length, j->x + u * j->length, j->length, a, b);
+    dlua_norm_simd()->affine(j->out + u * j->length, j->x + u * j->length, j->length, a, b);
   }
 }
 
@@ -157,8 +157,8 @@ static void product_units(void *context, int64_t from, int64_t to) {
   const job *j = context;
   for (int64_t u = from; u < to; u++) {
     double *sums = j->sums + u * 2 * LANES;
-    kernels()->products(j->g + u * j->length, j->x + u * j->length, j->length,
-                        vector_of(j, u % j->groups, 0), sums, sums + LANES);
+    dlua_norm_simd()->products(j->g + u * j->length, j->x + u * j->length, j->length,
+                               vector_of(j, u % j->groups, 0), sums, sums + LANES);
   }
 }
 
@@ -166,9 +166,9 @@ static void grad_units(void *context, int64_t from, int64_t to) {
   const job *j = context;
   for (int64_t u = from; u < to; u++) {
     int64_t group = u % j->groups;
-    kernels()->affine2(j->out + u * j->length, j->g + u * j->length, j->x + u * j->length,
-                       j->length, vector_of(j, group, 0), vector_of(j, group, 1),
-                       vector_of(j, group, 2));
+    dlua_norm_simd()->affine2(j->out + u * j->length, j->g + u * j->length, j->x + u * j->length,
+                              j->length, vector_of(j, group, 0), vector_of(j, group, 1),
+                              vector_of(j, group, 2));
   }
 }
 

@@ -7,6 +7,9 @@
 
 dlua_status dlua_batch_norm_fast(const dlua_args *a);
 dlua_status dlua_batch_norm_grad_fast(const dlua_args *a);
+// The same for contiguous x {n,c} (norm_columns.c).
+dlua_status dlua_batch_norm_columns(const dlua_args *a);
+dlua_status dlua_batch_norm_grad_columns(const dlua_args *a);
 
 // What the plain and the fast kernel share: from the moments of one channel (sum and squares of x -
 // shift over count values) to mean and 1 / sqrt(var + eps), updating the running averages (NULL:

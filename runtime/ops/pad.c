@@ -90,7 +90,7 @@ static dlua_status pad_shape(dlua_args *a) {
   const dlua_tensor *x = a->in[0];
   DLUA_TRY(check_frame(a, &a->num[0], (int)a->num[1].i, x->ndim, x->size, padded));
   dlua_spec_shape(a, 0, x->ndim, padded);
-  return DLUA_OK;
+  return dlua_number_fits(a, &a->num[2], (dlua_dtype)x->dtype);
 }
 
 typedef struct padding {

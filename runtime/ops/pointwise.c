@@ -28,13 +28,8 @@ dlua_status dlua_rows_fast(const dlua_args *a, dlua_row *row, double cost) {
   return DLUA_OK;
 }
 
-const dlua_float_rows *dlua_rows_of(const dlua_args *a) {
-  static const dlua_float_rows none;
-  switch (a->in[a->nin - 1]->dtype) {
-  case DLUA_F32: return &dlua_simd()->f32;
-  case DLUA_F64: return &dlua_simd()->f64;
-  default: return &none;
-  }
+const dlua_dtype_rows *dlua_rows_of(const dlua_args *a) {
+  return &dlua_simd()->of[a->in[a->nin - 1]->dtype];
 }
 
 double dlua_number_or(const dlua_value *v, double missing) {

@@ -17,8 +17,8 @@ typedef dlua_row *const dlua_rows[DLUA_DTYPES]; // by dtype of the last input
 dlua_status dlua_rows_run(const dlua_args *a, dlua_rows rows);
 // Runs a fast row on the whole team; declines where there is none.
 dlua_status dlua_rows_fast(const dlua_args *a, dlua_row *row, double cost);
-// The fast rows for the call's dtype; all NULL for those that have none.
-const dlua_float_rows *dlua_rows_of(const dlua_args *a);
+// The fast rows for the call's dtype.
+const dlua_dtype_rows *dlua_rows_of(const dlua_args *a);
 // A number of the call, or what to take where it is missing; integers of kind n become doubles.
 double dlua_number_or(const dlua_value *v, double missing);
 

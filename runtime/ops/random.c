@@ -260,6 +260,10 @@ static dlua_status randint_shape(dlua_args *a) {
     return dlua_fail(DLUA_BAD_ARGUMENT, "randint: there is nothing between low %lld and high %lld",
                      (long long)a->num[0].i, (long long)a->num[1].i);
   if (!a->dtype_set) a->spec[0].dtype = DLUA_I64;
+  for (int k = 0; k < 2; k++) {
+    dlua_value limit = {.set = true, .is_int = true, .i = a->num[k].i};
+    DLUA_TRY(dlua_number_fits(a, &limit, a->spec[0].dtype));
+  }
   DLUA_TRY(dlua_check_sizes(a, a->num[2].n, a->num[2].v));
   dlua_spec_shape(a, 0, a->num[2].n, a->num[2].v);
   return DLUA_OK;

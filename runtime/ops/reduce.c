@@ -51,6 +51,10 @@ static dlua_status sum_cpu(const dlua_args *a) {
 
 static dlua_status sum_vector(const dlua_args *a) { return dlua_sum_fast(a, dims_of(a), false); }
 
+static dlua_status sum_cells(const dlua_args *a) {
+  return dlua_accumulate_fast(a, dims_of(a), DLUA_FOLD_SUM, false);
+}
+
 static dlua_status sum_team(const dlua_args *a) {
   return dlua_fold_parallel(a, &sum_folder, dims_of(a));
 }
@@ -64,7 +68,7 @@ const dlua_op dlua_op_sum = {
     .dtype = DLUA_KEEP,
     .shape = shape_widened,
     .cpu = sum_cpu,
-    .fast = (dlua_kernel *const[]){sum_vector, sum_team, NULL},
+    .fast = (dlua_kernel *const[]){sum_vector, sum_cells, sum_team, NULL},
     .back = sum_back,
 };
 
@@ -73,6 +77,10 @@ static dlua_status mean_cpu(const dlua_args *a) {
 }
 
 static dlua_status mean_vector(const dlua_args *a) { return dlua_sum_fast(a, dims_of(a), true); }
+
+static dlua_status mean_cells(const dlua_args *a) {
+  return dlua_accumulate_fast(a, dims_of(a), DLUA_FOLD_SUM, true);
+}
 
 static dlua_status mean_team(const dlua_args *a) {
   return dlua_fold_parallel(a, &mean_folder, dims_of(a));
@@ -90,7 +98,7 @@ const dlua_op dlua_op_mean = {
     .dtype = DLUA_PROMOTE_FLOAT,
     .shape = dlua_shape_reduce,
     .cpu = mean_cpu,
-    .fast = (dlua_kernel *const[]){mean_vector, mean_team, NULL},
+    .fast = (dlua_kernel *const[]){mean_vector, mean_cells, mean_team, NULL},
     .back = mean_back,
 };
 
@@ -127,6 +135,10 @@ static dlua_status sum_to_vector(const dlua_args *a) {
   return dlua_sum_fast(a, shrunk_dims(a), false);
 }
 
+static dlua_status sum_to_cells(const dlua_args *a) {
+  return dlua_accumulate_fast(a, shrunk_dims(a), DLUA_FOLD_SUM, false);
+}
+
 static dlua_status sum_to_team(const dlua_args *a) {
   return dlua_fold_parallel(a, &sum_folder, shrunk_dims(a));
 }
@@ -148,7 +160,7 @@ const dlua_op dlua_op_sum_to = {
     .flags = DLUA_HIDDEN,
     .shape = sum_to_shape,
     .cpu = sum_to_cpu,
-    .fast = (dlua_kernel *const[]){sum_to_vector, sum_to_team, NULL},
+    .fast = (dlua_kernel *const[]){sum_to_vector, sum_to_cells, sum_to_team, NULL},
     .back = sum_to_back,
 };
 
@@ -172,6 +184,10 @@ static const dlua_folder prod_folder = {.passes = 1,
 
 static dlua_status prod_cpu(const dlua_args *a) {
   return dlua_fold_plain(a, &prod_folder, dims_of(a));
+}
+
+static dlua_status prod_cells(const dlua_args *a) {
+  return dlua_accumulate_fast(a, dims_of(a), DLUA_FOLD_PROD, false);
 }
 
 static dlua_status prod_team(const dlua_args *a) {
@@ -240,7 +256,7 @@ const dlua_op dlua_op_prod = {
     .dtype = DLUA_KEEP,
     .shape = shape_widened,
     .cpu = prod_cpu,
-    .fast = (dlua_kernel *const[]){prod_team, NULL},
+    .fast = (dlua_kernel *const[]){prod_cells, prod_team, NULL},
     .back = prod_back,
     .save = "x",
 };
@@ -471,6 +487,10 @@ static dlua_status logsumexp_cpu(const dlua_args *a) {
   return dlua_fold_plain(a, &logsumexp_folder, dims_of(a));
 }
 
+static dlua_status logsumexp_vector(const dlua_args *a) {
+  return dlua_logsumexp_fast(a, dims_of(a));
+}
+
 static dlua_status logsumexp_team(const dlua_args *a) {
   return dlua_fold_parallel(a, &logsumexp_folder, dims_of(a));
 }
@@ -493,7 +513,7 @@ const dlua_op dlua_op_logsumexp = {
     .dtype = DLUA_PROMOTE_FLOAT,
     .shape = dlua_shape_reduce,
     .cpu = logsumexp_cpu,
-    .fast = (dlua_kernel *const[]){logsumexp_team, NULL},
+    .fast = (dlua_kernel *const[]){logsumexp_vector, logsumexp_team, NULL},
     .back = logsumexp_back,
     .save = "x y",
 };
@@ -530,12 +550,20 @@ static dlua_status all_cpu(const dlua_args *a) {
   return dlua_fold_plain(a, &all_folder, dims_of(a));
 }
 
+static dlua_status all_cells(const dlua_args *a) {
+  return dlua_accumulate_fast(a, dims_of(a), DLUA_FOLD_ALL, false);
+}
+
 static dlua_status all_team(const dlua_args *a) {
   return dlua_fold_parallel(a, &all_folder, dims_of(a));
 }
 
 static dlua_status any_cpu(const dlua_args *a) {
   return dlua_fold_plain(a, &any_folder, dims_of(a));
+}
+
+static dlua_status any_cells(const dlua_args *a) {
+  return dlua_accumulate_fast(a, dims_of(a), DLUA_FOLD_ANY, false);
 }
 
 static dlua_status any_team(const dlua_args *a) {
@@ -549,7 +577,7 @@ const dlua_op dlua_op_all = {
     .dtype = DLUA_KEEP,
     .shape = shape_bool,
     .cpu = all_cpu,
-    .fast = (dlua_kernel *const[]){all_team, NULL},
+    .fast = (dlua_kernel *const[]){all_cells, all_team, NULL},
 };
 
 const dlua_op dlua_op_any = {
@@ -560,5 +588,5 @@ const dlua_op dlua_op_any = {
     .dtype = DLUA_KEEP,
     .shape = shape_bool,
     .cpu = any_cpu,
-    .fast = (dlua_kernel *const[]){any_team, NULL},
+    .fast = (dlua_kernel *const[]){any_cells, any_team, NULL},
 };

@@ -14,7 +14,7 @@
 #include "../parallel.h"
 #include "reduce.h"
 
-enum { PIECE = 1 << 14, COLUMNS = 1 << 10 };
+enum { PIECE = 1 << 14, COLUMNS = 1 << 10, SHORT = 32 };
 
 extern const dlua_fold_kernels dlua_fold_base, dlua_fold_avx2, dlua_fold_avx512;
 
@@ -197,6 +197,7 @@ dlua_status dlua_sum_fast(const dlua_args *a, unsigned dims, bool mean) {
   if (r.outputs == 0 || r.nreduced == 0 || r.count == 0) return DLUA_DECLINED;
   double scale = mean ? 1 / (double)r.count : 1;
   if (r.reduced_stride[r.nreduced - 1] == 1) {
+    if (r.reduced[r.nreduced - 1] < SHORT && r.nkept > 0) return DLUA_DECLINED;
     rows w = {.r = r, .x = dlua_f32(x)};
     return put_row_sums(&w, dlua_f32(a->out[0]), scale);
   }
@@ -256,6 +257,79 @@ dlua_status dlua_var_fast(const dlua_args *a, unsigned dims, bool unbiased, bool
   room_close(&table);
   return status;
 }
+
+// ---------------------------------------------------------------- logsumexp
+
+// One result's row, in parts of PIECE elements: each leaves log(sum(exp)) of its own.
+typedef struct exponentials {
+  const float *x;
+  int64_t n, parts;
+  double *logs; // {outputs, parts}
+} exponentials;
+
+static void log_parts(void *context, int64_t from, int64_t to) {
+  const exponentials *w = context;
+  for (int64_t k = from; k < to; k++) {
+    int64_t start = k % w->parts * PIECE, n = w->n - start < PIECE ? w->n - start : PIECE;
+    float top;
+    double rest = dlua_fold_simd()->log_sum_exp(w->x + k / w->parts * w->n + start, n, &top);
+    w->logs[k] = isinf(top) ? top : top + rest;
+  }
+}
+
+static double join_logs(const double *logs, int64_t n) {
+  double top = -INFINITY, sum = 0;
+  for (int64_t k = 0; k < n; k++)
+    if (!(logs[k] <= top)) top = logs[k];
+  if (isinf(top) || isnan(top)) return top;
+  for (int64_t k = 0; k < n; k++) sum += exp(logs[k] - top);
+  return top + log(sum);
+}
+
+// Up to sixteen results whose elements lie below each other.
+typedef struct stacked {
+  const float *x;
+  float *out;
+  int64_t count, stride, width;
+} stacked;
+
+static void log_columns(void *context, int64_t from, int64_t to) {
+  const stacked *w = context;
+  float tops[16], sums[16];
+  for (int64_t k = from * 16; k < to * 16 && k < w->width; k += 16) {
+    int64_t n = w->width - k < 16 ? w->width - k : 16;
+    dlua_fold_simd()->column_sums(w->x + k, w->count, w->stride, n, tops, sums);
+    for (int64_t j = 0; j < n; j++)
+      w->out[k + j] = isinf(tops[j]) ? tops[j] : (float)(tops[j] + log(sums[j]));
+  }
+}
+
+dlua_status dlua_logsumexp_fast(const dlua_args *a, unsigned dims) {
+  const dlua_tensor *x = a->in[0];
+  dlua_reduction r;
+  dlua_reduction_plan(&r, x, dims);
+  if (x->dtype != DLUA_F32 || r.outputs == 0 || r.count == 0 || r.nreduced != 1 || r.nkept > 1)
+    return DLUA_DECLINED;
+  float *out = dlua_f32(a->out[0]);
+  if (r.nkept == 1 && r.kept_stride[0] == 1) {
+    stacked w = {dlua_f32(x), out, r.count, r.reduced_stride[0], r.outputs};
+    dlua_parallel((w.width + 15) / 16, 160.0 * (double)w.count, log_columns, &w);
+    return DLUA_OK;
+  }
+  if (r.reduced_stride[0] != 1 || (r.nkept == 1 && r.kept_stride[0] != r.count))
+    return DLUA_DECLINED;
+  exponentials w = {.x = dlua_f32(x), .n = r.count, .parts = (r.count + PIECE - 1) / PIECE};
+  room m;
+  DLUA_TRY(room_open(&m, r.outputs * w.parts));
+  w.logs = m.at;
+  dlua_parallel(r.outputs * w.parts, 10.0 * (double)(w.parts > 1 ? PIECE : w.n), log_parts, &w);
+  for (int64_t o = 0; o < r.outputs; o++)
+    out[o] = (float)(w.parts > 1 ? join_logs(m.at + o * w.parts, w.parts) : m.at[o]);
+  room_close(&m);
+  return DLUA_OK;
+}
+
+// ---------------------------------------------------------------- extremes
 
 typedef struct extremes {
   const float *x;

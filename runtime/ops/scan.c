@@ -32,29 +32,60 @@ static double element(const dlua_tensor *x, int64_t k) {
   return x->dtype == DLUA_F32 ? (double)dlua_f32(x)[k] : dlua_f64(x)[k];
 }
 
-static int64_t int_element(const dlua_tensor *x, int64_t k) {
-  if (x->dtype == DLUA_I64) return dlua_i64(x)[k];
-  if (x->dtype == DLUA_I32) return ((const int32_t *)dlua_data(x))[k];
-  return ((const uint8_t *)dlua_data(x))[k];
+enum { TOGETHER = 64 };
+
+// One line of n entries, or several side by side, their entries inner apart.
+#define SCAN(name, T, A, R) \
+  static void name(const void *from, void *to, int64_t n, int64_t inner, int64_t lines, \
+                   bool product) { \
+    const T *x = from; \
+    R *y = to; \
+    A acc[TOGETHER], one = product; \
+    for (int64_t k = 0; k < lines; k++) acc[k] = product; \
+    if (lines == 1 && product) { \
+      for (int64_t j = 0; j < n; j++) y[j * inner] = (R)(one *= (A)x[j * inner]); \
+    } else if (lines == 1) { \
+      for (int64_t j = 0; j < n; j++) y[j * inner] = (R)(one += (A)x[j * inner]); \
+    } else { \
+      for (int64_t j = 0; j < n; j++, x += inner, y += inner) { \
+        for (int64_t k = 0; k < lines; k++) { \
+          acc[k] = product ? acc[k] * (A)x[k] : acc[k] + (A)x[k]; \
+          y[k] = (R)acc[k]; \
+        } \
+      } \
+    } \
+  }
+SCAN(scan_f32, float, double, float)
+SCAN(scan_f64, double, double, double)
+SCAN(scan_i64, int64_t, uint64_t, int64_t)
+SCAN(scan_i32, int32_t, uint64_t, int64_t)
+SCAN(scan_u8, uint8_t, uint64_t, int64_t)
+
+typedef void scan(const void *x, void *y, int64_t n, int64_t inner, int64_t lines, bool product);
+
+static scan *scan_of(dlua_dtype dtype) {
+  switch (dtype) {
+  case DLUA_F32: return scan_f32;
+  case DLUA_F64: return scan_f64;
+  case DLUA_I64: return scan_i64;
+  case DLUA_I32: return scan_i32;
+  default: return scan_u8;
+  }
 }
 
 static void scan_lines(const lines *w, int64_t from, int64_t to, bool product) {
-  const dlua_tensor *x = w->call->in[0], *out = w->call->out[0];
-  bool floats = dlua_is_float(x->dtype);
-  for (int64_t k = from; k < to; k++) {
+  const dlua_tensor *x = w->call->in[0], *y = w->call->out[0];
+  scan *run = scan_of((dlua_dtype)x->dtype);
+  int64_t wide = (int64_t)dlua_dtype_size((dlua_dtype)x->dtype);
+  int64_t out = (int64_t)dlua_dtype_size((dlua_dtype)y->dtype);
+  const char *source = dlua_data(x);
+  char *target = dlua_data(y);
+  for (int64_t k = from, some; k < to; k += some) {
+    some = w->inner - k % w->inner;
+    if (some > TOGETHER) some = TOGETHER;
+    if (some > to - k) some = to - k;
     int64_t at = line_start(w, k);
-    double f = product;
-    uint64_t i = product;
-    for (int64_t j = 0; j < w->n; j++, at += w->inner) {
-      if (floats) {
-        f = product ? f * element(x, at) : f + element(x, at);
-        dlua_put(out, at, f);
-      } else {
-        uint64_t e = (uint64_t)int_element(x, at);
-        i = product ? i * e : i + e;
-        dlua_put_int(out, at, (int64_t)i);
-      }
-    }
+    run(source + at * wide, target + at * out, w->n, w->inner, some, product);
   }
 }
 

@@ -246,6 +246,27 @@ static void log_softmax_grad_vectors(void *context, int64_t from, int64_t to) {
     dlua_fold_simd()->log_softmax_grad(gx + k, g + k, y + k, w->n);
 }
 
+typedef void columns_grad(float *gx, const float *g, const float *y, int64_t count, int64_t stride,
+                          int64_t n);
+
+static void grad_across(const rows *w, int64_t from, int64_t to, columns_grad *grad) {
+  const float *g = dlua_f32(w->call->in[0]), *y = dlua_f32(w->call->in[1]);
+  float *gx = dlua_f32(w->call->out[0]);
+  for (int64_t k = from, n; k < to; k += n) {
+    int64_t start = row_start(w, k);
+    n = neighbours(w, k, to);
+    grad(gx + start, g + start, y + start, w->n, w->inner, n);
+  }
+}
+
+static void softmax_grad_across(void *w, int64_t from, int64_t to) {
+  grad_across(w, from, to, dlua_fold_simd()->softmax_grad_columns);
+}
+
+static void log_softmax_grad_across(void *w, int64_t from, int64_t to) {
+  grad_across(w, from, to, dlua_fold_simd()->log_softmax_grad_columns);
+}
+
 static dlua_status softmax_grad_cpu(const dlua_args *a) {
   return run_rows(a, PLAIN, softmax_grad_rows);
 }
@@ -255,6 +276,7 @@ static dlua_status softmax_grad_team(const dlua_args *a) {
 }
 
 static dlua_status softmax_grad_vector(const dlua_args *a) {
+  if (columns_apply(a)) return run_rows(a, PER_VECTOR_EXP, softmax_grad_across);
   return vectors_apply(a) ? run_rows(a, PER_VECTOR_EXP, softmax_grad_vectors) : DLUA_DECLINED;
 }
 
@@ -267,6 +289,7 @@ static dlua_status log_softmax_grad_team(const dlua_args *a) {
 }
 
 static dlua_status log_softmax_grad_vector(const dlua_args *a) {
+  if (columns_apply(a)) return run_rows(a, PER_VECTOR_EXP, log_softmax_grad_across);
   return vectors_apply(a) ? run_rows(a, PER_VECTOR_EXP, log_softmax_grad_vectors) : DLUA_DECLINED;
 }
 

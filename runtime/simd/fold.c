@@ -310,6 +310,23 @@ static void log_softmax_grad_row(float *gx, const float *g, const float *y, int6
   }
 }
 
+static void softmax_grad_columns(float *gx, const float *g, const float *y, int64_t count,
+                                 int64_t stride, int64_t n) {
+  vec dot = {0};
+  for (int64_t c = 0; c < count; c++)
+    dot += load_column(g + c * stride, n) * load_column(y + c * stride, n);
+  for (int64_t c = 0; c < count * stride; c += stride)
+    store_column(gx + c, load_column(y + c, n) * (load_column(g + c, n) - dot), n);
+}
+
+static void log_softmax_grad_columns(float *gx, const float *g, const float *y, int64_t count,
+                                     int64_t stride, int64_t n) {
+  vec sum = {0};
+  for (int64_t c = 0; c < count; c++) sum += load_column(g + c * stride, n);
+  for (int64_t c = 0; c < count * stride; c += stride)
+    store_column(gx + c, load_column(g + c, n) - exp_lanes(load_column(y + c, n)) * sum, n);
+}
+
 // ---------------------------------------------------------------- random numbers
 
 typedef uint32_t uvec __attribute__((vector_size(64), aligned(4), may_alias));
@@ -412,6 +429,8 @@ const dlua_fold_kernels JOIN(dlua_fold_, DLUA_ISA) = {
     .softmax_columns = softmax_columns,
     .softmax_grad = softmax_grad_row,
     .log_softmax_grad = log_softmax_grad_row,
+    .softmax_grad_columns = softmax_grad_columns,
+    .log_softmax_grad_columns = log_softmax_grad_columns,
     .philox = philox,
     .uniform = uniform,
     .normal = normal,

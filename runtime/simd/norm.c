@@ -63,4 +63,57 @@ static void affine2(float *restrict gx, const float *restrict g, const float *re
   for (int l = 0; k + l < count; l++) gx[k + l] = g[k + l] * a[l] + (x[k + l] * b[l] + c[l]);
 }
 
-const dlua_norm_kernels NAMED(dlua_norm_, DLUA_ISA) = {moments, products, affine, affine2};
+// ---------------------------------------------------------------- columns
+
+enum { STRIP = DLUA_NORM_STRIP, ROWS = 64 };
+
+static void add_columns(double *sum, const float *s, int64_t n) {
+  for (int64_t k = 0; k < n; k++) sum[k] += s[k];
+}
+
+static void column_moments(const float *x, int64_t rows, int64_t stride, int64_t n,
+                           const float *shift, double *sum, double *squares) {
+  for (int64_t from = 0; from < rows; from += ROWS) {
+    float s[STRIP] = {0}, q[STRIP] = {0};
+    for (int64_t r = from; r < rows && r < from + ROWS; r++) {
+      for (int64_t k = 0; k < n; k++) {
+        float d = x[r * stride + k] - shift[k];
+        s[k] += d, q[k] += d * d;
+      }
+    }
+    add_columns(sum, s, n), add_columns(squares, q, n);
+  }
+}
+
+static void column_products(const float *g, const float *x, int64_t rows, int64_t stride, int64_t n,
+                            const float *mean, double *sum, double *product) {
+  for (int64_t from = 0; from < rows; from += ROWS) {
+    float s[STRIP] = {0}, p[STRIP] = {0};
+    for (int64_t r = from; r < rows && r < from + ROWS; r++) {
+      for (int64_t k = 0; k < n; k++) {
+        float v = g[r * stride + k];
+        s[k] += v, p[k] += v * (x[r * stride + k] - mean[k]);
+      }
+    }
+    add_columns(sum, s, n), add_columns(product, p, n);
+  }
+}
+
+static void column_affine(float *restrict y, const float *restrict x, int64_t rows, int64_t stride,
+                          int64_t n, const float *restrict a, const float *restrict b) {
+  for (int64_t r = 0; r < rows; r++, x += stride, y += stride) {
+    for (int64_t k = 0; k < n; k++) y[k] = x[k] * a[k] + b[k];
+  }
+}
+
+static void column_affine2(float *restrict gx, const float *restrict g, const float *restrict x,
+                           int64_t rows, int64_t stride, int64_t n, const float *restrict a,
+                           const float *restrict b, const float *restrict c) {
+  for (int64_t r = 0; r < rows; r++, x += stride, g += stride, gx += stride) {
+    for (int64_t k = 0; k < n; k++) gx[k] = g[k] * a[k] + (x[k] * b[k] + c[k]);
+  }
+}
+
+const dlua_norm_kernels NAMED(dlua_norm_, DLUA_ISA) = {
+    moments,        products,        affine,        affine2,
+    column_moments, column_products, column_affine, column_affine2};

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#include "vector_math.h"
+#include "float_math.h"
 
 enum { BLOCK = 256 };
 
@@ -19,15 +19,30 @@ static double upper_limit(const dlua_value *v) {
   return !v->set ? (double)INFINITY : v->is_int ? (double)v->i : v->f;
 }
 
+#define REAL uint8_t
+#define IN(name) name##_u8
+#include "row_loops.h"
+#undef REAL
+#undef IN
+
+#define REAL int32_t
+#define IN(name) name##_i32
+#include "row_loops.h"
+#undef REAL
+#undef IN
+
+#define REAL int64_t
+#define IN(name) name##_i64
+#include "row_loops.h"
+#undef REAL
+#undef IN
+
+#define FLOATS
 #define REAL double
 #define IN(name) name##_f64
 #include "row_loops.h"
 #undef REAL
 #undef IN
-#undef HERE
-#undef ROW1
-#undef ROW2
-#undef ROW_TEST
 
 #define REAL float
 #define IN(name) name##_f32
@@ -44,22 +59,27 @@ ROW1(log1p, 0, 0, vm_log1p(x))
 ROW1(log2, 0, 0, vm_log(x) * 1.4426950408889634074)
 ROW1(log10, 0, 0, vm_log(x) * 0.43429448190325182765)
 ROW1(erf, 0, 0, vm_erf(x))
-ROW1(sigmoid, 0, 0, vm_sigmoid(x))
+ROW1(sigmoid, 0, 0, fm_sigmoid(x))
 ROW1(tanh, 0, 0, vm_tanh(x))
 
 // Where x is -inf the product is nan, as in the plain loop; nan stays the one it is, whichever of
 // the factors the machine would take it from.
-static inline double gated(double x, double gate) {
-  double y = x != x ? x : x * gate;
-  return x == -(double)INFINITY ? (double)NAN : y;
+static inline float gated(float x, float gate) {
+  float y = x != x ? x : x * gate;
+  return x == -INFINITY ? NAN : y;
 }
 
-static inline double silu_slope(double x) {
-  double inside = vm_clamp(x, -300, 300), s = vm_sigmoid(inside);
-  return s * (1 + inside * (1 - s));
+static inline float limited(float x, float size) {
+  float raised = x < -size ? -size : x;
+  return raised > size ? size : raised;
 }
 
-ROW1(silu, 0, 0, gated(x, vm_sigmoid(x)))
+static inline float silu_slope(float x) {
+  float inside = limited(x, 100), rest, s = fm_sigmoids(inside, &rest);
+  return s * FM_FMA(inside, rest, 1);
+}
+
+ROW1(silu, 0, 0, gated(x, fm_sigmoid(x)))
 ROW2(silu_grad, 0, 0, x *silu_slope(y))
 
 ROW1(elu, num[0].f, 0, x > 0 ? (double)x : a * vm_expm1(x))
@@ -84,18 +104,18 @@ static inline double tanh_slope(double x) {
   return s + 2 * inside * s * (1 - s) * du;
 }
 
-static inline double normal_gate(double x) {
-  double bell;
-  return vm_normal(x, &bell);
+static inline float normal_gate(float x) {
+  float bell;
+  return fm_normal(x, &bell);
 }
 
-static inline double normal_slope(double x) {
-  double bell, gate = vm_normal(x, &bell);
-  return gate + vm_clamp(x, -40, 40) * bell;
+static inline float normal_slope(float x) {
+  float bell, gate = fm_normal(x, &bell);
+  return FM_FMA(limited(x, 20), bell, gate);
 }
 
 ROW1(gelu_normal, 0, 0, gated(x, normal_gate(x)))
-ROW1(gelu_tanh, 0, 0, gated(x, tanh_gate(x)))
+ROW1(gelu_tanh, 0, 0, gated(x, (float)tanh_gate(x)))
 ROW2(gelu_normal_grad, 0, 0, x *normal_slope(y))
 ROW2(gelu_tanh_grad, 0, 0, x *tanh_slope(y))
 
@@ -184,15 +204,46 @@ static void cos_f32(void *context, int64_t n, char **p, const int64_t *s) {
   angle_row(1, cos, n, p, s);
 }
 
+// ---------------------------------------------------------------- losses
+
+// The second number is delta or beta.
+static inline float huber(float d, float delta) {
+  return d <= delta ? 0.5f * d * d : delta * (d - 0.5f * delta);
+}
+
+static inline float smooth_l1(float d, float beta) {
+  return d < beta ? 0.5f * d * d / beta : d - 0.5f * beta;
+}
+
+static inline double floored_log(double x) {
+  double y = vm_log(x);
+  return y < -100 ? -100 : y;
+}
+
+ROW2(l1_loss, 0, 0, __builtin_fabsf(x - y))
+ROW2(huber_loss, num[1].f, 0, huber(__builtin_fabsf(x - y), a))
+ROW2(smooth_l1_loss, num[1].f, 0, smooth_l1(__builtin_fabsf(x - y), a))
+ROW2(bce_loss, 0, 0, -y *floored_log(x) - (1 - (double)y) * floored_log(1 - (double)x))
+ROW2(bce_with_logits, 0, 0,
+     (1 - (double)y) * x + (x < 0 ? -x : 0) + vm_log1p(vm_exp(-__builtin_fabs(x))))
+ROW2(kl_div, 0, 0, y == 0 ? 0 : y * (vm_log(y) - x))
+
 // ---------------------------------------------------------------- the table
 
-// What both types have.
+// What all types have, and what those with fractions have besides.
 #define ARITHMETIC(tag) \
-  .add = add_##tag, .sub = sub_##tag, .mul = mul_##tag, .div = div_##tag, \
-  .maximum = maximum_##tag, .minimum = minimum_##tag, .where = where_##tag, .eq = eq_##tag, \
-  .ne = ne_##tag, .lt = lt_##tag, .le = le_##tag, .gt = gt_##tag, .ge = ge_##tag, \
-  .neg = neg_##tag, .abs = abs_##tag, .square = square_##tag, .reciprocal = reciprocal_##tag, \
-  .clamp = clamp_##tag, .clamp_grad = clamp_grad_##tag, .relu = relu_##tag, \
+  .add = add_##tag, .sub = sub_##tag, .mul = mul_##tag, .maximum = maximum_##tag, \
+  .minimum = minimum_##tag, .neg = neg_##tag, .abs = abs_##tag, .sign = sign_##tag, \
+  .square = square_##tag, .relu = relu_##tag, CHOICES(tag)
+#define CHOICES(tag) \
+  .where = where_##tag, .eq = eq_##tag, .ne = ne_##tag, .lt = lt_##tag, .le = le_##tag, \
+  .gt = gt_##tag, .ge = ge_##tag, .logical_and = logical_and_##tag, \
+  .logical_or = logical_or_##tag, .logical_xor = logical_xor_##tag, \
+  .logical_not = logical_not_##tag
+#define FRACTIONS(tag) \
+  .div = div_##tag, .reciprocal = reciprocal_##tag, .floor = floor_##tag, .ceil = ceil_##tag, \
+  .round = round_##tag, .trunc = trunc_##tag, .isnan = isnan_##tag, .isinf = isinf_##tag, \
+  .isfinite = isfinite_##tag, .clamp = clamp_##tag, .clamp_grad = clamp_grad_##tag, \
   .relu_grad = relu_grad_##tag, .leaky_relu = leaky_relu_##tag, \
   .leaky_relu_grad = leaky_relu_grad_##tag, .sigmoid_grad = sigmoid_grad_##tag, \
   .tanh_grad = tanh_grad_##tag, .hardtanh = hardtanh_##tag, .hardtanh_grad = hardtanh_grad_##tag
@@ -202,29 +253,44 @@ static void cos_f32(void *context, int64_t n, char **p, const int64_t *s) {
 
 extern const dlua_simd_kernels JOIN(dlua_simd_, DLUA_ISA);
 const dlua_simd_kernels JOIN(dlua_simd_, DLUA_ISA) = {
-    .f32 = {ARITHMETIC(f32),
-            .pow = pow_f32,
-            .sqrt = sqrt_f32,
-            .rsqrt = rsqrt_f32,
-            .exp = exp_f32,
-            .log = log_f32,
-            .log1p = log1p_f32,
-            .expm1 = expm1_f32,
-            .log2 = log2_f32,
-            .log10 = log10_f32,
-            .sin = sin_f32,
-            .cos = cos_f32,
-            .erf = erf_f32,
-            .elu = elu_f32,
-            .elu_grad = elu_grad_f32,
-            .gelu = gelu_f32,
-            .gelu_grad = gelu_grad_f32,
-            .silu = silu_f32,
-            .silu_grad = silu_grad_f32,
-            .sigmoid = sigmoid_f32,
-            .tanh = tanh_f32,
-            .softplus = softplus_f32,
-            .softplus_grad = softplus_grad_f32,
-            .logsigmoid = logsigmoid_f32},
-    .f64 = {ARITHMETIC(f64)},
+    .of[DLUA_F32] = {ARITHMETIC(f32),
+                     FRACTIONS(f32),
+                     .pow = pow_f32,
+                     .sqrt = sqrt_f32,
+                     .rsqrt = rsqrt_f32,
+                     .exp = exp_f32,
+                     .log = log_f32,
+                     .log1p = log1p_f32,
+                     .expm1 = expm1_f32,
+                     .log2 = log2_f32,
+                     .log10 = log10_f32,
+                     .sin = sin_f32,
+                     .cos = cos_f32,
+                     .erf = erf_f32,
+                     .elu = elu_f32,
+                     .elu_grad = elu_grad_f32,
+                     .gelu = gelu_f32,
+                     .gelu_grad = gelu_grad_f32,
+                     .silu = silu_f32,
+                     .silu_grad = silu_grad_f32,
+                     .sigmoid = sigmoid_f32,
+                     .tanh = tanh_f32,
+                     .softplus = softplus_f32,
+                     .softplus_grad = softplus_grad_f32,
+                     .logsigmoid = logsigmoid_f32,
+                     .l1_loss = l1_loss_f32,
+                     .huber_loss = huber_loss_f32,
+                     .smooth_l1_loss = smooth_l1_loss_f32,
+                     .bce_loss = bce_loss_f32,
+                     .bce_with_logits = bce_with_logits_f32,
+                     .kl_div = kl_div_f32},
+    .of[DLUA_F64] = {ARITHMETIC(f64), FRACTIONS(f64)},
+    .of[DLUA_I64] = {ARITHMETIC(i64)},
+    .of[DLUA_I32] = {ARITHMETIC(i32)},
+    .of[DLUA_U8] = {ARITHMETIC(u8)},
+    .of[DLUA_BOOL] = {.add = maximum_u8,
+                      .mul = minimum_u8,
+                      .maximum = maximum_u8,
+                      .minimum = minimum_u8,
+                      CHOICES(u8)},
 };

@@ -88,7 +88,7 @@ static bool close_enough(float x, float y, bool gradient) {
   if (isnan(x) || isnan(y)) return isnan(x) && isnan(y);
   if (x == y) return true;
   float size = fmaxf(fabsf(y), gradient ? 1 : 0x1p-126f);
-  return fabsf(x - y) <= size * 0x1p-22f;
+  return fabsf(x - y) <= size * 0x1p-21f;
 }
 
 static dlua_tensor *run(dlua_scope *s, const dlua_op *op, dlua_tensor *x, dlua_tensor *y) {

@@ -49,6 +49,8 @@ local function raise_not_finite(o, state, inputs, value)
     state.batch, where)
 end
 
+local function is_finite(value) return value == value and value ~= math.huge and value ~= -math.huge end
+
 -- One forward and backward pass and one step; returns the output and the loss as a number.
 local function train_batch(o, state, batch)
   local count, target = evaluation.inputs_and_target(batch)
@@ -56,9 +58,7 @@ local function train_batch(o, state, batch)
   local output = o.net(table.unpack(inputs))
   local loss = o.loss(output, target)
   local value = loss:item()
-  if o.guard and (value ~= value or value == math.huge or value == -math.huge) then
-    raise_not_finite(o, state, inputs, value)
-  end
+  if o.guard and not is_finite(value) then raise_not_finite(o, state, inputs, value) end
   o.optimizer:zero_grad()
   loss:backward()
   if o.clip_norm then nn.clip_grad_norm_(o.net:parameters(), o.clip_norm) end
@@ -94,13 +94,16 @@ local function step_schedule(o, figures)
   end
 end
 
-local function figures_of(o, loss, gathered)
+local function figures_of(o, state, loss, gathered)
   local figures = {loss = loss, lr = o.optimizer.lr}
   for name, gatherer in pairs(gathered) do figures[name] = gatherer:value() end
   if o.val then
     local asked = {loss = o.loss}
     for name, metric in pairs(o.metrics) do asked[name] = metric end
     for name, value in pairs(evaluation.evaluate(o.net, o.val, asked)) do figures["val_" .. name] = value end
+    if o.guard and not is_finite(figures.val_loss) then
+      dlua.fail("train.fit: val_loss is %s in epoch %d (guard = false goes on)", figures.val_loss, state.epoch)
+    end
   end
   return figures
 end
@@ -125,7 +128,7 @@ local function fit(...)
     tell(o, "epoch_begin", state)
     local progress = o.progress and Progress(#o.train, ("epoch %d/%d"):format(epoch, o.epochs))
     local gathered = evaluation.gatherers("train.fit", o.metrics)
-    local figures = figures_of(o, train_epoch(o, state, gathered, progress), gathered)
+    local figures = figures_of(o, state, train_epoch(o, state, gathered, progress), gathered)
     record(state, figures)
     if progress then progress:finish(figures) end
     step_schedule(o, figures)

@@ -1,0 +1,37 @@
+-- row.lua - one measurement, in a process of its own: dlua spec/bench/row.lua NAME THREADS BATCH SECONDS
+--
+-- Prints one line: median, p10 and p90 in milliseconds of a step, the processor time of one, and how many steps were
+-- timed. With 0 seconds it makes one step and prints nothing. peer.py does the same with PyTorch; run.lua starts both.
+local dlua = require "dlua"
+
+local name, threads, batch, seconds = arg[1], tonumber(arg[2]), tonumber(arg[3]), tonumber(arg[4])
+local here = arg[0]:match "^(.*)/[^/]*$" or "."
+
+local function find(row)
+  for _, family in ipairs {"networks", "single", "files"} do
+    local found = dofile(here .. "/" .. family .. ".lua")[row]
+    if found then return found end
+  end
+  error(("row.lua: no row %s"):format(row))
+end
+
+dlua.threads(threads)
+dlua.seed(1)
+local step, calls = find(name)(batch)
+step()
+if seconds == 0 then return end
+
+-- At least 50 steps or so many seconds; short steps go on for a tenth of that, long ones are made 3 times at least.
+for _ = 1, 2 do step() end
+local times, began, cpu = {}, dlua.time(), os.clock()
+repeat
+  local start = dlua.time()
+  step()
+  local now = dlua.time()
+  times[#times + 1] = 1e3 * (now - start) / (calls or 1)
+  local spent = now - began
+until #times >= 3 and (spent > seconds or #times >= 50 and spent > seconds / 10)
+cpu = 1e3 * (os.clock() - cpu) / #times / (calls or 1)
+table.sort(times)
+local function quantile(q) return times[math.max(1, math.ceil(q * #times))] end
+print(("%.6g %.6g %.6g %.6g %d"):format(quantile(0.5), quantile(0.1), quantile(0.9), cpu, #times))
