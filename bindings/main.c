@@ -23,7 +23,7 @@ static volatile sig_atomic_t stopped;
 static void stop_hook(lua_State *L, lua_Debug *ar) {
   (void)ar;
   lua_sethook(L, NULL, 0, 0);
-  dlua_bind_raise_text(L, "interrupted");
+  if (dlua_bind_take_interrupt()) dlua_bind_raise_text(L, "interrupted");
 }
 
 static void on_interrupt(int signal) {
@@ -57,7 +57,7 @@ int dlua_program_call(lua_State *L, int nargs, int nresults) {
   catch_interrupts(false);
   lua_sethook(L, NULL, 0, 0);
   running = NULL;
-  dlua_bind_forget_interrupt();
+  dlua_bind_take_interrupt();
   lua_remove(L, base);
   return status;
 }
