@@ -76,6 +76,13 @@ void dlua_bind_tensor_options(lua_State *L, int index, const char *who, dlua_dty
                               dlua_device **device, bool *requires_grad);
 // A boolean option; fallback when it is missing.
 bool dlua_bind_flag(lua_State *L, int index, const char *who, const char *key, bool fallback);
+// A field that must be a number, or an integer.
+double dlua_bind_number(lua_State *L, int index, const char *who, const char *key);
+int64_t dlua_bind_integer(lua_State *L, int index, const char *who, const char *key);
+// An argument that must be a table, an integer, a string; who names function and argument.
+void dlua_bind_need_table(lua_State *L, int index, const char *who);
+int64_t dlua_bind_need_integer(lua_State *L, int index, const char *who);
+const char *dlua_bind_need_string(lua_State *L, int index, const char *who);
 // Makes x a leaf that collects a gradient, or stops it; raises where that makes no sense.
 dlua_status dlua_bind_require(dlua_tensor *x, const char *who, bool on);
 

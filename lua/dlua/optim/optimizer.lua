@@ -155,10 +155,14 @@ local function step_in_lua(self, group)
         end
       end
       local function slot(n)
-        if not group.slots[n][k] then
-          group.slots[n][k] = dlua.lasting(dlua.full_like(p:detach(), group.initial_accumulator_value or 0))
+        local state = group.slots[n][k]
+        if not state then
+          state = dlua.full_like(p:detach(), group.initial_accumulator_value or 0)
+        elseif state.device ~= p.device then
+          state = state:to(p.device)
         end
-        return group.slots[n][k]
+        group.slots[n][k] = dlua.lasting(state)
+        return state
       end
       local step = (group.steps[k] or 0) + 1
       p:copy_(p - formulas[self.rule](d, slot, group, step))
