@@ -117,7 +117,7 @@ function data.random_split(set, lengths, given)
   local counts = part_counts(lengths, count)
   local labels = o.stratify and dataset.labels(set) or nil
   if o.stratify and not labels then core.fail("data.random_split: stratify needs class labels") end
-  local parts = table.pack(io.split(o.seed or io.random_key(), count, labels, counts))
+  local parts = table.pack(io.split(o.seed or core.random_key(), count, labels, counts))
   for k = 1, parts.n do parts[k] = dataset.part(set, parts[k]) end
   return table.unpack(parts, 1, parts.n)
 end
