@@ -77,6 +77,7 @@ static box *push_box(lua_State *L, const char *metatable, const void *tag) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, metatable);
   lua_setmetatable(L, -2);
   link_before(&b->link, &context.boxes);
+  context.running = L; // a finalizer that the allocation ran may have called from a coroutine
   return b;
 }
 
@@ -103,10 +104,13 @@ dlua_tensor *dlua_bind_tensor(lua_State *L, int index, const char *who) {
   return x;
 }
 
+// A box that a finalizer brings back is no tensor any more and never enters the list again.
 static int box_gc(lua_State *L) {
-  box *b = lua_touserdata(L, 1);
+  box *b = test_box(L, 1, &tensor_tag);
+  if (!b) return 0;
   unlink_box(&b->link);
   empty(b);
+  b->tag = NULL;
   return 0;
 }
 
@@ -136,12 +140,17 @@ static void close_scope(box *scope) {
 }
 
 static int scope_close(lua_State *L) {
-  close_scope(test_box(L, 1, &scope_tag));
+  box *scope = test_box(L, 1, &scope_tag);
+  if (!scope) return dlua_bind_raise(L, "close: call it as scope:close()");
+  close_scope(scope);
   return 0;
 }
 
 static int scope_gc(lua_State *L) {
-  unlink_box(&((box *)lua_touserdata(L, 1))->link);
+  box *scope = test_box(L, 1, &scope_tag);
+  if (!scope) return 0;
+  unlink_box(&scope->link);
+  scope->tag = NULL;
   return 0;
 }
 
@@ -150,29 +159,78 @@ static int scope_new(lua_State *L) {
   return 1;
 }
 
-// Moves the boxes at index, also those in a table, before a place in the list: a scope's marker, or
-// the oldest box.
-static void keep(lua_State *L, int index, link *place, int depth) {
-  box *b = test_box(L, index, &tensor_tag);
-  if (b && &b->link != place) {
-    unlink_box(&b->link);
-    link_before(&b->link, place);
-  } else if (lua_istable(L, index) && depth < 8) {
-    luaL_checkstack(L, 3, "keep: tables nest too deeply");
-    index = lua_absindex(L, index);
-    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1))
-      keep(L, lua_gettop(L), place, depth + 1);
+// Moves a box before a scope's marker; without a scope, before every other box.
+static void keep_box(box *b, box *scope) {
+  unlink_box(&b->link);
+  link_before(&b->link, scope ? &scope->link : context.boxes.after);
+}
+
+// Appends the table on top of the stack to the list at `queue` unless it is in it; pops it.
+static void enqueue(lua_State *L, int queue, lua_Integer *count) {
+  lua_pushvalue(L, -1);
+  bool known = lua_rawget(L, queue) != LUA_TNIL;
+  lua_pop(L, 1);
+  if (!known) {
+    lua_pushvalue(L, -1);
+    lua_pushboolean(L, true);
+    lua_rawset(L, queue);
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, queue, ++*count);
   }
+  lua_pop(L, 1);
+}
+
+static bool has_metatable(lua_State *L, int index) {
+  bool has = lua_getmetatable(L, index);
+  if (has) lua_pop(L, 1);
+  return has;
+}
+
+void dlua_bind_walk(lua_State *L, int index, bool plain, dlua_visitor *visit, void *user) {
+  lua_Integer count = 0;
+  luaL_checkstack(L, 8, "tables");
+  lua_pushvalue(L, index);
+  lua_newtable(L);
+  lua_insert(L, -2);
+  int queue = lua_gettop(L) - 1;
+  enqueue(L, queue, &count);
+  for (lua_Integer k = 1; k <= count; k++) {
+    lua_rawgeti(L, queue, k);
+    for (lua_pushnil(L); lua_next(L, queue + 1); lua_pop(L, 1)) {
+      visit(L, queue + 1, user);
+      if (!lua_istable(L, -1) || (plain && has_metatable(L, -1))) continue;
+      lua_pushvalue(L, -1);
+      enqueue(L, queue, &count);
+    }
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+}
+
+static void keep_value(lua_State *L, int table, void *scope) {
+  (void)table;
+  box *b = test_box(L, -1, &tensor_tag);
+  if (b) keep_box(b, scope);
+}
+
+// Keeps the box at index, or those in a table, out of a scope; without one, out of all.
+static void keep(lua_State *L, int index, box *scope) {
+  box *b = test_box(L, index, &tensor_tag);
+  if (b)
+    keep_box(b, scope);
+  else if (lua_istable(L, index))
+    dlua_bind_walk(L, index, false, keep_value, scope);
 }
 
 static int scope_keep(lua_State *L) {
   box *scope = test_box(L, 1, &scope_tag);
   if (!scope) return dlua_bind_raise(L, "keep: call it as scope:keep(…)");
-  for (int k = 2; k <= lua_gettop(L); k++) keep(L, k, &scope->link, 0);
+  if (scope->link.after == &scope->link) return dlua_bind_raise(L, "keep: the scope is closed");
+  for (int k = 2; k <= lua_gettop(L); k++) keep(L, k, scope);
   return lua_gettop(L) - 1;
 }
 
-void dlua_bind_keep(lua_State *L, int index) { keep(L, index, context.boxes.after, 0); }
+void dlua_bind_keep(lua_State *L, int index) { keep(L, index, NULL); }
 
 // lasting(x, …): no scope that is open now releases these tensors, or tables of them; gives them
 // back.
@@ -190,7 +248,7 @@ static int tidy(lua_State *L) {
   lua_insert(L, 1);
   int status = lua_pcall(L, lua_gettop(L) - 2, LUA_MULTRET, 0);
   if (status == LUA_OK) {
-    for (int k = 2; k <= lua_gettop(L); k++) keep(L, k, &scope->link, 0);
+    for (int k = 2; k <= lua_gettop(L); k++) keep(L, k, scope);
   }
   close_scope(scope);
   return status == LUA_OK ? lua_gettop(L) - 1 : lua_error(L);
@@ -245,17 +303,20 @@ bool dlua_bind_retry(lua_State *L, dlua_status status) {
 }
 
 lua_State *dlua_bind_running(void) { return context.running; }
+void dlua_bind_set_running(lua_State *L) { context.running = L; }
 void dlua_bind_interrupt(void) { context.interrupted = 1; }
-void dlua_bind_forget_interrupt(void) { context.interrupted = 0; }
+
+bool dlua_bind_take_interrupt(void) {
+  bool was = context.interrupted;
+  context.interrupted = 0;
+  return was;
+}
 
 void dlua_bind_enter(lua_State *L) {
-  context.running = L;
-  if (context.interrupted) {
-    context.interrupted = 0;
-    dlua_bind_raise_text(L, "interrupted");
-  }
+  if (dlua_bind_take_interrupt()) dlua_bind_raise_text(L, "interrupted");
   dlua_bind_drain(L);
   dlua_bind_collect(L);
+  context.running = L; // last: finalizers may have run in a coroutine that is dead by now
 }
 
 // ---------------------------------------------------------------- the largest tensors
@@ -299,6 +360,7 @@ static void new_metatable(lua_State *L, const char *name, const char *key,
                           const luaL_Reg *functions) {
   luaL_newmetatable(L, name);
   luaL_setfuncs(L, functions, 0);
+  lua_pushliteral(L, "locked"), lua_setfield(L, -2, "__metatable");
   lua_rawsetp(L, LUA_REGISTRYINDEX, key);
 }
 

@@ -67,7 +67,7 @@ static bool again(lua_State *L, dlua_status status, bool *tried) {
 
 // cifar(folder, train), mnist(folder, train), folder(folder, channels[, bytes of pictures to keep])
 static int read_cifar(lua_State *L) {
-  const char *folder = luaL_checkstring(L, 1);
+  const char *folder = dlua_bind_need_string(L, 1, "data: folder");
   bool train = lua_toboolean(L, 2), tried = false;
   dlua_dataset **d = (dlua_dataset **)push_handle(L, DATASET);
   while (again(L, dlua_cifar_open(folder, train, d), &tried)) {
@@ -76,7 +76,7 @@ static int read_cifar(lua_State *L) {
 }
 
 static int read_mnist(lua_State *L) {
-  const char *folder = luaL_checkstring(L, 1);
+  const char *folder = dlua_bind_need_string(L, 1, "data: folder");
   bool train = lua_toboolean(L, 2), tried = false;
   dlua_dataset **d = (dlua_dataset **)push_handle(L, DATASET);
   while (again(L, dlua_mnist_open(folder, train, d), &tried)) {
@@ -85,10 +85,14 @@ static int read_mnist(lua_State *L) {
 }
 
 static int read_folder(lua_State *L) {
-  const char *folder = luaL_checkstring(L, 1);
-  int channels = (int)luaL_checkinteger(L, 2);
+  const char *folder = dlua_bind_need_string(L, 1, "data: folder");
+  int64_t channels = dlua_bind_need_integer(L, 2, "data.ImageFolder: channels");
+  if (channels < 1 || channels > 4) {
+    return dlua_bind_raise(L, "data.ImageFolder: channels must be 1 to 4, not %lld",
+                           (long long)channels);
+  }
   dlua_dataset **d = (dlua_dataset **)push_handle(L, DATASET);
-  dlua_bind_check(L, dlua_folder_open(folder, channels, d));
+  dlua_bind_check(L, dlua_folder_open(folder, (int)channels, d));
   if (lua_isinteger(L, 3)) (*d)->source->keep_limit = (size_t)lua_tointeger(L, 3);
   return 1;
 }
@@ -108,7 +112,7 @@ static int from_tensors(lua_State *L) {
 
 // One idx file as a tensor.
 static int read_idx(lua_State *L) {
-  const char *path = luaL_checkstring(L, 1);
+  const char *path = dlua_bind_need_string(L, 1, "data: path");
   dlua_tensor **x = dlua_bind_box(L);
   dlua_bind_check(L, dlua_idx_read(path, x));
   return 1;
@@ -155,7 +159,7 @@ static dlua_status picture_tensor(const dlua_dataset *d, int64_t i, dlua_tensor 
 static int get(lua_State *L) {
   dlua_bind_enter(L);
   dlua_dataset *d = check_dataset(L, 1);
-  lua_Integer i = luaL_checkinteger(L, 2);
+  int64_t i = dlua_bind_need_integer(L, 2, "data: the example");
   if (i < 1 || i > d->count) {
     return dlua_bind_raise(L, "data: example %lld is outside 1..%lld", (long long)i,
                            (long long)d->count);
@@ -214,15 +218,12 @@ static int labels(lua_State *L) {
 
 // ---------------------------------------------------------------- orders
 
-static int random_key(lua_State *L) {
-  lua_pushinteger(L, (lua_Integer)dlua_random_key());
-  return 1;
-}
-
 // permutation(key, round, n): an i64 tensor of 1..n.
 static int permutation(lua_State *L) {
-  uint64_t key = (uint64_t)luaL_checkinteger(L, 1), round = (uint64_t)luaL_checkinteger(L, 2);
-  int64_t n = luaL_checkinteger(L, 3);
+  uint64_t key = (uint64_t)dlua_bind_need_integer(L, 1, "data: key");
+  uint64_t round = (uint64_t)dlua_bind_need_integer(L, 2, "data: round");
+  int64_t n = dlua_bind_need_integer(L, 3, "data: n");
+  if (n < 0) return dlua_bind_raise(L, "data: %lld examples cannot be put in order", (long long)n);
   dlua_tensor **x = dlua_bind_box(L);
   dlua_bind_check(L, dlua_tensor_new(x, DLUA_I64, 1, &n, dlua_cpu()));
   dlua_permutation(key, round, n, dlua_i64(*x));
@@ -230,19 +231,39 @@ static int permutation(lua_State *L) {
   return 1;
 }
 
+static void check_labels(lua_State *L, const dlua_tensor *y, int64_t n) {
+  bool host = dlua_device_of(y) == dlua_cpu() && dlua_is_contiguous(y);
+  if (y->dtype == DLUA_I64 && y->ndim == 1 && y->size[0] == n && host) return;
+  dlua_bind_raise(L, "data.random_split: labels must be i64 {%lld} on the cpu, not %s %s",
+                  (long long)n, dlua_dtype_name((dlua_dtype)y->dtype), dlua_shape_text(y));
+}
+
+// The lengths of the parts, which must fit into n examples.
+static void read_counts(lua_State *L, int index, int64_t n, int parts, int64_t *count) {
+  int64_t left = n;
+  for (int k = 0; k < parts; k++) {
+    lua_rawgeti(L, index, k + 1);
+    count[k] = dlua_bind_need_integer(L, -1, "data.random_split: each part");
+    lua_pop(L, 1);
+    if (count[k] < 0 || count[k] > left) {
+      dlua_bind_raise(L, "data.random_split: part %d of %lld does not fit into the %lld left",
+                      k + 1, (long long)count[k], (long long)left);
+    }
+    left -= count[k];
+  }
+}
+
 // split(key, n, labels or nil, {count, …}): one i64 tensor of positions per part.
 static int split(lua_State *L) {
-  uint64_t key = (uint64_t)luaL_checkinteger(L, 1);
-  int64_t n = luaL_checkinteger(L, 2);
+  uint64_t key = (uint64_t)dlua_bind_need_integer(L, 1, "data.random_split: seed");
+  int64_t n = dlua_bind_need_integer(L, 2, "data.random_split: n");
   dlua_tensor *y = lua_isnil(L, 3) ? NULL : dlua_bind_tensor(L, 3, "data.random_split: labels");
+  if (y) check_labels(L, y, n);
+  dlua_bind_need_table(L, 4, "data.random_split: counts");
   int parts = (int)lua_rawlen(L, 4);
   luaL_checkstack(L, parts + 4, "data.random_split: too many parts");
   int64_t *count = lua_newuserdatauv(L, (size_t)parts * sizeof *count + 1, 0);
-  for (int k = 0; k < parts; k++) {
-    lua_rawgeti(L, 4, k + 1);
-    count[k] = lua_tointeger(L, -1);
-    lua_pop(L, 1);
-  }
+  read_counts(L, 4, n, parts, count);
   dlua_tensor **order = dlua_bind_box(L);
   dlua_bind_check(L, dlua_tensor_new(order, DLUA_I64, 1, &n, dlua_cpu()));
   dlua_bind_check(L, dlua_split(key, n, y ? dlua_i64(y) : NULL, parts, count, dlua_i64(*order)));
@@ -259,11 +280,12 @@ static int split(lua_State *L) {
 
 // transform(name, {numbers})
 static int new_transform(lua_State *L) {
-  const char *name = luaL_checkstring(L, 1);
+  const char *name = dlua_bind_need_string(L, 1, "transforms: name");
   dlua_transform *t = lua_newuserdatauv(L, sizeof *t, 0);
   *t = (dlua_transform){0};
   luaL_setmetatable(L, TRANSFORM);
   dlua_bind_check(L, dlua_transform_find(name, &t->kind));
+  dlua_bind_need_table(L, 2, name);
   int n = (int)lua_rawlen(L, 2);
   if (n > DLUA_TRANSFORM_NUMBERS) return dlua_bind_raise(L, "%s: too many channels", name);
   for (int k = 0; k < n; k++) {
@@ -276,11 +298,14 @@ static int new_transform(lua_State *L) {
 
 // Copies the transforms in the list at index into one block that stays on the stack.
 static dlua_transform *gather(lua_State *L, int index, int *n) {
+  dlua_bind_need_table(L, index, "transforms: the list");
   *n = (int)lua_rawlen(L, index);
   dlua_transform *steps = lua_newuserdatauv(L, (size_t)*n * sizeof *steps + 1, 0);
   for (int k = 0; k < *n; k++) {
     lua_rawgeti(L, index, k + 1);
-    memcpy(&steps[k], luaL_checkudata(L, -1, TRANSFORM), sizeof *steps);
+    const dlua_transform *t = luaL_testudata(L, -1, TRANSFORM);
+    if (!t) dlua_bind_raise(L, "transforms: item %d is no transform", k + 1);
+    steps[k] = *t;
     lua_pop(L, 1);
   }
   return steps;
@@ -326,11 +351,14 @@ static int apply(lua_State *L) {
   dlua_bind_enter(L);
   int n;
   dlua_transform *steps = gather(L, 1, &n);
-  dlua_tensor *x = dlua_bind_tensor(L, 2, n > 0 ? dlua_transform_name(steps->kind) : "transforms");
-  dlua_draw draw = {.key = (uint64_t)luaL_checkinteger(L, 3),
-                    .epoch = (uint32_t)luaL_checkinteger(L, 4),
-                    .sample = (uint64_t)luaL_checkinteger(L, 5) - 1,
-                    .step = (uint32_t)luaL_checkinteger(L, 6) - 1};
+  if (n == 0) return dlua_bind_raise(L, "transforms: the list is empty");
+  char who[64];
+  snprintf(who, sizeof who, "%s: x", dlua_transform_name(steps->kind));
+  dlua_tensor *x = dlua_bind_tensor(L, 2, who);
+  dlua_draw draw = {.key = (uint64_t)dlua_bind_need_integer(L, 3, "transforms: key"),
+                    .epoch = (uint32_t)dlua_bind_need_integer(L, 4, "transforms: epoch"),
+                    .sample = (uint64_t)dlua_bind_need_integer(L, 5, "transforms: sample") - 1,
+                    .step = (uint32_t)dlua_bind_need_integer(L, 6, "transforms: step") - 1};
   dlua_tensor **y = dlua_bind_box(L);
   dlua_bind_check(L, apply_steps(n, steps, &draw, x, y));
   return 1;
@@ -338,61 +366,51 @@ static int apply(lua_State *L) {
 
 // ---------------------------------------------------------------- loaders
 
-static int64_t field_integer(lua_State *L, int index, const char *key) {
-  lua_getfield(L, index, key);
-  int64_t value = lua_tointeger(L, -1);
-  lua_pop(L, 1);
-  return value;
-}
-
-static bool field_flag(lua_State *L, int index, const char *key) {
-  lua_getfield(L, index, key);
-  bool value = lua_toboolean(L, -1);
-  lua_pop(L, 1);
-  return value;
-}
-
-// loader(set, {batch, shuffle, drop_last, workers, ahead, key}, {transforms}): a loader, and how
-// many parts its batches have.
+// loader(set, {batch, shuffle, drop_last, workers, ahead, key}, {transforms})
 static int new_loader(lua_State *L) {
   dlua_dataset *d = check_dataset(L, 1);
-  dlua_loader_options o = {.batch = field_integer(L, 2, "batch"),
-                           .shuffle = field_flag(L, 2, "shuffle"),
-                           .drop_last = field_flag(L, 2, "drop_last"),
-                           .workers = (int)field_integer(L, 2, "workers"),
-                           .ahead = (int)field_integer(L, 2, "ahead"),
-                           .key = (uint64_t)field_integer(L, 2, "key")};
+  dlua_loader_options o = {.batch = dlua_bind_integer(L, 2, "DataLoader", "batch"),
+                           .shuffle = dlua_bind_flag(L, 2, "DataLoader", "shuffle", false),
+                           .drop_last = dlua_bind_flag(L, 2, "DataLoader", "drop_last", false),
+                           .workers = (int)dlua_bind_integer(L, 2, "DataLoader", "workers"),
+                           .ahead = (int)dlua_bind_integer(L, 2, "DataLoader", "ahead"),
+                           .key = (uint64_t)dlua_bind_integer(L, 2, "DataLoader", "key")};
   o.steps = gather(L, 3, &o.nsteps);
   dlua_loader **l = (dlua_loader **)push_handle(L, LOADER);
   dlua_bind_check(L, dlua_loader_new(l, d, &o));
-  lua_pushinteger(L, d->source->nfields);
-  return 2;
+  return 1;
 }
 
 static int start(lua_State *L) {
-  dlua_bind_check(L, dlua_loader_start(check_loader(L, 1), (uint32_t)luaL_checkinteger(L, 2)));
+  dlua_bind_check(L, dlua_loader_start(check_loader(L, 1), (uint32_t)dlua_bind_need_integer(
+                                                               L, 2, "DataLoader: epoch")));
   return 0;
 }
 
-// next(loader, parts): the tensors of the next batch, or nothing at the end. Boxes come first.
+// next(loader): the tensors of the next batch, or nothing at the end. Boxes come first.
 static int next(lua_State *L) {
   dlua_bind_enter(L);
   dlua_loader *l = check_loader(L, 1);
   dlua_tensor **box[DLUA_MAX_FIELDS];
-  int parts = (int)luaL_checkinteger(L, 2);
   dlua_batch batch;
-  for (int k = 0; k < parts && k < DLUA_MAX_FIELDS; k++) box[k] = dlua_bind_box(L);
+  for (int k = 0; k < dlua_loader_fields(l); k++) box[k] = dlua_bind_box(L);
   bool tried = false;
   while (again(L, dlua_loader_next(l, &batch), &tried)) {
   }
   for (int k = 0; k < batch.count; k++) *box[k] = batch.tensor[k];
+  lua_pop(L, dlua_loader_fields(l) - batch.count);
   return batch.count;
 }
 
 // examples(loader, first, n): positions in the data set, from 1, of examples of the running order.
 static int examples(lua_State *L) {
   dlua_loader *l = check_loader(L, 1);
-  int64_t first = luaL_checkinteger(L, 2), n = luaL_checkinteger(L, 3);
+  int64_t first = dlua_bind_need_integer(L, 2, "data: first");
+  int64_t n = dlua_bind_need_integer(L, 3, "data: n"), count = dlua_loader_examples(l);
+  if (first < 1 || n < 0 || n > count || first - 1 > count - n) {
+    return dlua_bind_raise(L, "data: %lld examples from %lld on are outside 1..%lld", (long long)n,
+                           (long long)first, (long long)count);
+  }
   lua_createtable(L, (int)n, 0);
   for (int64_t k = 0; k < n; k++) {
     lua_pushinteger(L, dlua_loader_example(l, first - 1 + k) + 1);
@@ -455,7 +473,8 @@ static void push_texts(lua_State *L, const dlua_csv *csv, int64_t column) {
 // csv(path, delimiter, header): list of names, list of columns (f64 tensors or lists of strings),
 // rows.
 static int read_csv(lua_State *L) {
-  const char *path = luaL_checkstring(L, 1), *delimiter = luaL_checkstring(L, 2);
+  const char *path = dlua_bind_need_string(L, 1, "read_csv: path");
+  const char *delimiter = dlua_bind_need_string(L, 2, "read_csv: delimiter");
   dlua_csv *csv = lua_newuserdatauv(L, sizeof *csv, 0);
   *csv = (dlua_csv){0};
   luaL_setmetatable(L, "dlua.csv");
@@ -481,7 +500,7 @@ static int read_csv(lua_State *L) {
 // ---------------------------------------------------------------- the table
 
 static int is_folder(lua_State *L) {
-  lua_pushboolean(L, dlua_is_folder(luaL_checkstring(L, 1)));
+  lua_pushboolean(L, dlua_is_folder(dlua_bind_need_string(L, 1, "data: path")));
   return 1;
 }
 
@@ -505,7 +524,6 @@ void dlua_bind_data(lua_State *L) {
       {"statistics", statistics},
       {"classes", classes},
       {"labels", labels},
-      {"random_key", random_key},
       {"permutation", permutation},
       {"split", split},
       {"transform", new_transform},

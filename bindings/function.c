@@ -1,10 +1,11 @@
 // function.c - dlua.Function{forward =, backward =}: an op written in Lua.
 //
-// The node that records a call holds one reference into Lua, to a record {backward, ctx, attached,
-// versions}. It is dropped by whoever frees the node, perhaps inside a finalizer or on another
-// thread, so dropped references wait in a queue for the Lua thread. Outputs that forward stores in
-// ctx would make the node own itself; they are stored detached and tied to the node again for the
-// time of backward. Tensors in ctx that were changed in place since are an error, as for any op.
+// The node that records a call holds one reference into Lua, to a record {backward, ctx, held}. It
+// is dropped by whoever frees the node, perhaps inside a finalizer or on another thread, so dropped
+// references wait in a queue for the Lua thread. held lists the tensors in ctx and in plain tables
+// of it: they outlive scopes. Outputs among them would make the node own itself; they are stored
+// detached and tied to the node again for the time of backward. Tensors in ctx that were changed in
+// place since are an error, as for any op.
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +16,7 @@ enum { MOST_TENSORS = 64 };
 
 typedef struct record {
   int ref;
-  uint8_t position[MOST_TENSORS]; // of input k among forward's arguments, from 1
+  int position[MOST_TENSORS]; // of input k among forward's arguments, from 1
   struct record *next;
 } record;
 
@@ -66,57 +67,84 @@ static int output_at(dlua_tensor *x, int nout, dlua_tensor **out) {
   return -1;
 }
 
-// Goes through ctx: stores outputs detached, noting key -> result number in attached, and every
-// tensor's version.
-static void settle_ctx(lua_State *L, int ctx, int attached, int versions, int nout,
-                       dlua_tensor **out) {
-  for (lua_pushnil(L); lua_next(L, ctx); lua_pop(L, 1)) {
-    dlua_tensor *x = dlua_bind_test_tensor(L, -1);
-    if (!x) continue;
-    int k = output_at(x, nout, out);
-    lua_pushvalue(L, -2);
-    lua_pushinteger(L, x->storage->version);
-    lua_rawset(L, versions);
-    if (k < 0) continue;
-    lua_pushvalue(L, -2);
-    lua_pushinteger(L, k);
-    lua_rawset(L, attached);
-    lua_pushvalue(L, -2);
-    push_alias(L, x);
-    lua_rawset(L, ctx); // an existing key: allowed while walking
-  }
+// A tensor in held: its table, its key there, its version, and which output it is, or -1.
+enum { TABLE = 1, KEY, VERSION, OUTPUT, FIELDS = OUTPUT };
+
+typedef struct settling {
+  int held, nout;
+  lua_Integer count;
+  dlua_tensor **out;
+} settling;
+
+static void set_held(lua_State *L, settling *s, int field) {
+  lua_rawseti(L, s->held, s->count * FIELDS + field);
+}
+
+// Notes a tensor that ctx holds and takes it out of scopes; an output is replaced by a detached
+// one.
+static void settle(lua_State *L, int table, void *user) {
+  settling *s = user;
+  dlua_tensor *x = dlua_bind_test_tensor(L, -1);
+  if (!x) return;
+  int k = output_at(x, s->nout, s->out);
+  lua_pushvalue(L, table), set_held(L, s, TABLE);
+  lua_pushvalue(L, -2), set_held(L, s, KEY);
+  lua_pushinteger(L, x->storage->version), set_held(L, s, VERSION);
+  lua_pushinteger(L, k), set_held(L, s, OUTPUT);
+  s->count++;
+  if (k < 0) return dlua_bind_keep(L, -1);
+  lua_pushvalue(L, -2);
+  push_alias(L, x);
+  dlua_bind_keep(L, -1);
+  lua_rawset(L, table);
+}
+
+// Pushes the table, the key and the value of tensor k, from 0, in held; false: there is none.
+static bool push_held(lua_State *L, int held, lua_Integer k) {
+  if (lua_rawgeti(L, held, k * FIELDS + TABLE) == LUA_TNIL) return lua_pop(L, 1), false;
+  lua_rawgeti(L, held, k * FIELDS + KEY);
+  lua_pushvalue(L, -1);
+  lua_rawget(L, -3);
+  return true;
+}
+
+static lua_Integer held_integer(lua_State *L, int held, lua_Integer k, int field) {
+  lua_rawgeti(L, held, k * FIELDS + field);
+  lua_Integer value = lua_tointeger(L, -1);
+  lua_pop(L, 1);
+  return value;
 }
 
 // Raises when a tensor of ctx was changed in place since forward.
-static void check_versions(lua_State *L, const dlua_node *node, int ctx, int versions) {
-  for (lua_pushnil(L); lua_next(L, versions); lua_pop(L, 1)) {
-    lua_pushvalue(L, -2);
-    lua_rawget(L, ctx);
+static void check_versions(lua_State *L, const dlua_node *node, int ctx, int held) {
+  for (lua_Integer k = 0; push_held(L, held, k); k++) {
     dlua_tensor *x = dlua_bind_test_tensor(L, -1);
-    if (x && (lua_Integer)x->storage->version != lua_tointeger(L, -2)) {
+    if (x && (lua_Integer)x->storage->version != held_integer(L, held, k, VERSION)) {
+      const char *place = lua_rawequal(L, -3, ctx) ? "ctx." : "a tensor nested in ctx at key ";
       dlua_bind_raise(
-          L,
-          "Function: ctx.%s was changed in place after the call at %s, and backward needs it (%s)",
-          luaL_tolstring(L, -3, NULL), node->where, dlua_shape_text(x));
+          L, "Function: %s%s was changed in place after the call at %s, and backward needs it (%s)",
+          place, luaL_tolstring(L, -2, NULL), node->where, dlua_shape_text(x));
     }
-    lua_pop(L, 1);
+    lua_pop(L, 3);
   }
 }
 
 // Makes the outputs in ctx results of the node (on) or detached ones again.
-static void tie_outputs(lua_State *L, dlua_node *node, int ctx, int attached, bool on) {
-  for (lua_pushnil(L); lua_next(L, attached); lua_pop(L, 1)) {
-    lua_pushvalue(L, -2);
-    lua_pushvalue(L, -1);
-    lua_rawget(L, ctx);
-    dlua_tensor *x = dlua_bind_test_tensor(L, -1);
+static void tie_outputs(lua_State *L, dlua_node *node, int held, bool on) {
+  for (lua_Integer k = 0; push_held(L, held, k); k++) {
+    lua_Integer output = held_integer(L, held, k, OUTPUT);
+    dlua_tensor *x = output < 0 ? NULL : dlua_bind_test_tensor(L, -1);
     if (x) {
       push_alias(L, x);
-      lua_replace(L, -2);
-      dlua_tensor of = {.node = node, .output = (uint8_t)lua_tointeger(L, -3)};
+      dlua_tensor of = {.node = node, .output = (uint8_t)output};
       if (on) dlua_bind_check(L, dlua_attach(dlua_bind_test_tensor(L, -1), &of));
+      dlua_bind_keep(L, -1);
+      lua_replace(L, -2);
+      lua_rawset(L, -3);
+      lua_pop(L, 1);
+    } else {
+      lua_pop(L, 3);
     }
-    lua_rawset(L, ctx);
   }
 }
 
@@ -162,19 +190,21 @@ static void give_results(lua_State *L, dlua_back *b, const record *r, int first)
 static int run_backward(lua_State *L) {
   dlua_back *b = lua_touserdata(L, 1);
   const record *r = lua_touserdata(L, 2);
-  enum { CTX = 4, ATTACHED, VERSIONS };
+  enum { RECORD = 3, CTX, HELD };
   lua_settop(L, 2);
   lua_rawgeti(L, LUA_REGISTRYINDEX, r->ref);
-  for (int k = 2; k <= 4; k++) lua_rawgeti(L, 3, k);
-  check_versions(L, b->node, CTX, VERSIONS);
+  lua_rawgeti(L, RECORD, 2), lua_rawgeti(L, RECORD, 3);
+  check_versions(L, b->node, CTX, HELD);
   bool tie = dlua_grad_mode();
-  if (tie) tie_outputs(L, b->node, CTX, ATTACHED, true);
-  lua_rawgeti(L, 3, 1);
+  if (tie) tie_outputs(L, b->node, HELD, true);
+  lua_rawgeti(L, RECORD, 1);
   lua_pushvalue(L, CTX);
   for (int k = 0; k < b->node->nout; k++) *dlua_bind_box(L) = dlua_tensor_retain(b->g[k]);
-  lua_call(L, 1 + b->node->nout, LUA_MULTRET);
-  give_results(L, b, r, VERSIONS + 1);
-  if (tie) tie_outputs(L, b->node, CTX, ATTACHED, false);
+  int status = lua_pcall(L, 1 + b->node->nout, LUA_MULTRET, 0);
+  luaL_checkstack(L, 10, "Function");
+  if (tie) tie_outputs(L, b->node, HELD, false);
+  if (status != LUA_OK) return lua_error(L);
+  give_results(L, b, r, HELD + 1);
   return 0;
 }
 
@@ -188,7 +218,9 @@ static void back(dlua_back *b, void *user) {
   lua_pushcfunction(L, run_backward);
   lua_pushlightuserdata(L, b);
   lua_pushlightuserdata(L, user);
-  if (lua_pcall(L, 2, 0, 0) == LUA_OK) return;
+  int status = lua_pcall(L, 2, 0, 0);
+  dlua_bind_set_running(L);
+  if (status == LUA_OK) return;
   lua_rawsetp(L, LUA_REGISTRYINDEX, &pending_key);
   dlua_failed(b->s, dlua_fail(DLUA_BAD_STATE, "Function: backward failed"));
 }
@@ -198,20 +230,32 @@ static void back(dlua_back *b, void *user) {
 // Arguments that are tensors, in order; fills the record's positions.
 static int read_inputs(lua_State *L, int nargs, record *r, dlua_tensor **in, bool *needed) {
   int count = 0;
-  for (int k = 1; k <= nargs && count < MOST_TENSORS; k++) {
+  for (int k = 1; k <= nargs; k++) {
     dlua_tensor *x = dlua_bind_test_tensor(L, k);
     if (!x) continue;
+    if (count == MOST_TENSORS)
+      dlua_bind_raise(L, "Function: takes at most %d tensors, got more", MOST_TENSORS);
     *needed |= x->requires_grad;
-    r->position[count] = (uint8_t)k, in[count++] = x;
+    r->position[count] = k, in[count++] = x;
   }
   return count;
+}
+
+// forward may have released what it was given.
+static void refuse_released(lua_State *L, int nin, const record *r) {
+  for (int k = 0; k < nin; k++) {
+    if (!dlua_bind_test_tensor(L, r->position[k]))
+      dlua_bind_raise(L, "Function: forward released argument %d", r->position[k]);
+  }
 }
 
 // The results from first on; those that are inputs or have a history of their own become fresh
 // tensors.
 static int read_outputs(lua_State *L, int first, int nin, dlua_tensor **in, dlua_tensor **out) {
-  int count = 0;
-  for (int k = first; k <= lua_gettop(L) && count < DLUA_MAX_OUT; k++) {
+  int count = 0, given = lua_gettop(L) - first + 1;
+  if (given > DLUA_MAX_OUT)
+    dlua_bind_raise(L, "Function: forward returns at most %d tensors, got %d", DLUA_MAX_OUT, given);
+  for (int k = first; k < first + given; k++) {
     dlua_tensor *y = dlua_bind_test_tensor(L, k);
     if (!y)
       dlua_bind_raise(L, "Function: forward must return tensors, got %s", dlua_bind_type(L, k));
@@ -236,18 +280,19 @@ static void run_forward(lua_State *L, int nargs) {
   bool before = dlua_set_grad_mode(false);
   int status = lua_pcall(L, nargs + 1, LUA_MULTRET, 0);
   dlua_set_grad_mode(before);
+  dlua_bind_set_running(L);
   if (status != LUA_OK) lua_error(L);
 }
 
-// Makes the record {backward, ctx, attached, versions} and a reference to it.
+// Makes the record {backward, ctx, held} and a reference to it.
 static int reference(lua_State *L, int ctx, int nout, dlua_tensor **out) {
-  int top = lua_gettop(L);
-  lua_createtable(L, 4, 0);
-  lua_newtable(L), lua_newtable(L);
-  settle_ctx(L, ctx, top + 2, top + 3, nout, out);
-  lua_rawseti(L, top + 1, 4), lua_rawseti(L, top + 1, 3);
-  lua_pushvalue(L, ctx), lua_rawseti(L, top + 1, 2);
-  lua_pushvalue(L, lua_upvalueindex(2)), lua_rawseti(L, top + 1, 1);
+  lua_createtable(L, 3, 0);
+  lua_pushvalue(L, lua_upvalueindex(2)), lua_rawseti(L, -2, 1);
+  lua_pushvalue(L, ctx), lua_rawseti(L, -2, 2);
+  lua_newtable(L);
+  settling s = {.held = lua_gettop(L), .nout = nout, .out = out};
+  dlua_bind_walk(L, ctx, true, settle, &s);
+  lua_rawseti(L, -2, 3);
   return luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
@@ -262,6 +307,7 @@ static int call_function(lua_State *L) {
   run_forward(L, nargs);
   int results = lua_gettop(L) - ctx;
   if (!needed || !dlua_grad_mode()) return results;
+  refuse_released(L, nin, &found);
   int nout = read_outputs(L, ctx + 1, nin, in, out);
   found.ref = reference(L, ctx, nout, out);
   record *kept = malloc(sizeof *kept);

@@ -11,7 +11,6 @@ enum { MOST = 256 }; // tensors in one dlua.grad call
 // x:backward([gradient], {retain_graph, create_graph})
 static int backward(lua_State *L) {
   static const char *const names[] = {"retain_graph", "create_graph", "gradient", NULL};
-  dlua_bind_enter(L);
   dlua_tensor *x = dlua_bind_tensor(L, 1, "backward: x"), *gradient = NULL;
   int options = dlua_bind_is_options(L, 2) ? 2 : 3;
   lua_settop(L, 3);
@@ -22,6 +21,7 @@ static int backward(lua_State *L) {
   }
   bool retain = dlua_bind_flag(L, options, "backward", "retain_graph", false);
   bool create = dlua_bind_flag(L, options, "backward", "create_graph", false);
+  dlua_bind_enter(L);
   dlua_bind_check(L, dlua_backward(x, gradient, retain, create));
   return 0;
 }

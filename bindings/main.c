@@ -15,7 +15,7 @@
 
 enum { FAILED = 1, MISUSED = 2, STOPPED = 130 };
 
-static lua_State *running; // whose script a Ctrl-C stops; NULL while there is none
+static lua_State *volatile running; // whose script a Ctrl-C stops; NULL while there is none
 static volatile sig_atomic_t stopped;
 
 // ---------------------------------------------------------------- Ctrl-C
@@ -23,7 +23,7 @@ static volatile sig_atomic_t stopped;
 static void stop_hook(lua_State *L, lua_Debug *ar) {
   (void)ar;
   lua_sethook(L, NULL, 0, 0);
-  dlua_bind_raise_text(L, "interrupted");
+  if (dlua_bind_take_interrupt()) dlua_bind_raise_text(L, "interrupted");
 }
 
 static void on_interrupt(int signal) {
@@ -32,6 +32,60 @@ static void on_interrupt(int signal) {
   stopped = 1;
   dlua_bind_interrupt();
   lua_sethook(running, stop_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
+}
+
+// A hook stops one coroutine only, so resume and wrap note which one runs: calls the function below
+// nargs arguments, in which co runs.
+static int call_in(lua_State *L, lua_State *co, int nargs) {
+  lua_State *before = running;
+  if (before && co) running = co;
+  int status = lua_pcall(L, nargs, LUA_MULTRET, 0);
+  running = before;
+  if (dlua_bind_take_interrupt()) dlua_bind_raise_text(L, "interrupted"); // co ended first
+  return status;
+}
+
+// Upvalue: Lua's own coroutine.resume.
+static int resume(lua_State *L) {
+  lua_State *co = lua_tothread(L, 1);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  return call_in(L, co, lua_gettop(L) - 1) == LUA_OK ? lua_gettop(L) : lua_error(L);
+}
+
+// Upvalues: a function that Lua's own wrap made, its coroutine.
+static int call_wrapped(lua_State *L) {
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  int status = call_in(L, lua_tothread(L, lua_upvalueindex(2)), lua_gettop(L) - 1);
+  if (status == LUA_OK) return lua_gettop(L);
+  if (status != LUA_ERRMEM && lua_type(L, -1) == LUA_TSTRING) { // as wrap does for its caller
+    luaL_where(L, 1);
+    lua_insert(L, -2);
+    lua_concat(L, 2);
+  }
+  return lua_error(L);
+}
+
+// Upvalue: Lua's own coroutine.wrap.
+static int wrap(lua_State *L) {
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  lua_call(L, lua_gettop(L) - 1, 1);
+  lua_getupvalue(L, -1, 1);
+  lua_pushcclosure(L, call_wrapped, 2);
+  return 1;
+}
+
+static void note_coroutines(lua_State *L) {
+  static const luaL_Reg functions[] = {{"resume", resume}, {"wrap", wrap}, {NULL, NULL}};
+  lua_getglobal(L, "coroutine");
+  for (const luaL_Reg *f = functions; f->name; f++) {
+    lua_getfield(L, -1, f->name);
+    lua_pushcclosure(L, f->func, 1);
+    lua_setfield(L, -2, f->name);
+  }
+  lua_pop(L, 1);
 }
 
 static void catch_interrupts(bool on) {
@@ -57,7 +111,7 @@ int dlua_program_call(lua_State *L, int nargs, int nresults) {
   catch_interrupts(false);
   lua_sethook(L, NULL, 0, 0);
   running = NULL;
-  dlua_bind_forget_interrupt();
+  dlua_bind_take_interrupt();
   lua_remove(L, base);
   return status;
 }
@@ -224,16 +278,14 @@ static void set_paths(lua_State *L) {
   free(folder);
 }
 
-static lua_State *new_state(void) {
-  lua_State *L = luaL_newstate();
-  if (!L) return NULL;
+static void open_state(lua_State *L) {
   luaL_openlibs(L);
   set_paths(L);
+  note_coroutines(L);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
   lua_pushcfunction(L, luaopen_dlua_core);
   lua_setfield(L, -2, "dlua.core");
   lua_pop(L, 1);
-  return L;
 }
 
 static int run_all(lua_State *L, int argc, char **argv) {
@@ -252,10 +304,26 @@ static int run_all(lua_State *L, int argc, char **argv) {
   return status;
 }
 
+// Everything runs in a protected call: a failing library or a lack of memory is an error, no abort.
+static int protected_main(lua_State *L) {
+  int argc = (int)lua_tointeger(L, 1);
+  char **argv = lua_touserdata(L, 2);
+  open_state(L);
+  lua_pushinteger(L, run_all(L, argc, argv));
+  return 1;
+}
+
 int main(int argc, char **argv) {
-  lua_State *L = new_state();
+  lua_State *L = luaL_newstate();
   if (!L) return fputs("dlua: no memory to start\n", stderr), FAILED;
-  int status = run_all(L, argc, argv);
+  lua_pushcfunction(L, protected_main);
+  lua_pushinteger(L, argc);
+  lua_pushlightuserdata(L, argv);
+  int status = FAILED;
+  if (lua_pcall(L, 2, 1, 0) == LUA_OK)
+    status = (int)lua_tointeger(L, -1);
+  else
+    fprintf(stderr, "dlua: %s\n", lua_isstring(L, -1) ? lua_tostring(L, -1) : "failed");
   lua_close(L);
   return status;
 }

@@ -13,7 +13,7 @@
 
 // A list of borrowed tensors in memory that the collector owns; the boxes stay in the Lua list.
 static dlua_tensor **list_of(lua_State *L, int index, const char *who, int *n) {
-  luaL_checktype(L, index, LUA_TTABLE);
+  dlua_bind_need_table(L, index, who);
   *n = (int)lua_rawlen(L, index);
   dlua_tensor **list = lua_newuserdatauv(L, (size_t)(*n + 1) * sizeof *list, 0);
   for (int k = 0; k < *n; k++) {
@@ -47,11 +47,14 @@ static bool takes_all(int n, dlua_tensor *const *x) {
 static int clip_grad_norm(lua_State *L) {
   int n;
   dlua_tensor **list = list_of(L, 1, "clip_grad_norm_: parameters", &n);
-  double max_norm = luaL_checknumber(L, 2), norm = 0;
+  double norm = 0;
+  if (lua_type(L, 2) != LUA_TNUMBER || lua_type(L, 3) != LUA_TNUMBER)
+    return dlua_bind_raise(L, "clip_grad_norm_: max_norm and the norm's p must be numbers");
+  double max_norm = lua_tonumber(L, 2);
   dlua_bind_enter(L);
   n = gradients_of(n, list, NULL);
   if (!takes_all(n, list)) return 0;
-  dlua_bind_check(L, dlua_global_norm(n, list, luaL_checknumber(L, 3), &norm));
+  dlua_bind_check(L, dlua_global_norm(n, list, lua_tonumber(L, 3), &norm));
   double factor = max_norm / (norm + 1e-6);
   if (isfinite(norm) && factor < 1) dlua_bind_check(L, dlua_scale_all(n, list, factor));
   lua_pushnumber(L, norm);
@@ -85,18 +88,23 @@ static int clear_gradients(lua_State *L) {
 
 // ---------------------------------------------------------------- steps
 
+// Scripts may edit a group between steps, so every option is checked when it is read.
 static double number(lua_State *L, int group, const char *key) {
-  lua_getfield(L, group, key);
-  double value = lua_tonumber(L, -1);
-  lua_pop(L, 1);
-  return value;
+  return dlua_bind_number(L, group, "step", key);
 }
 
 static bool flag(lua_State *L, int group, const char *key) {
-  lua_getfield(L, group, key);
-  bool value = lua_toboolean(L, -1);
-  lua_pop(L, 1);
-  return value;
+  return dlua_bind_flag(L, group, "step", key, false);
+}
+
+static void read_betas(lua_State *L, int group, dlua_optim *o) {
+  lua_getfield(L, group, "betas");
+  dlua_bind_need_table(L, -1, "step: betas");
+  int ok[2];
+  lua_rawgeti(L, -1, 1), lua_rawgeti(L, -2, 2);
+  o->beta1 = lua_tonumberx(L, -2, &ok[0]), o->beta2 = lua_tonumberx(L, -1, &ok[1]);
+  if (!ok[0] || !ok[1]) dlua_bind_raise(L, "step: betas must be two numbers");
+  lua_pop(L, 3);
 }
 
 static dlua_optim read_options(lua_State *L, int rule, int group) {
@@ -104,7 +112,7 @@ static dlua_optim read_options(lua_State *L, int rule, int group) {
   o.lr = number(L, group, "lr");
   o.weight_decay = number(L, group, "weight_decay");
   o.maximize = flag(L, group, "maximize");
-  o.momentum = number(L, group, "momentum");
+  if (rule == DLUA_SGD || rule == DLUA_RMSPROP) o.momentum = number(L, group, "momentum");
   if (rule == DLUA_SGD) {
     o.dampening = number(L, group, "dampening");
     o.nesterov = flag(L, group, "nesterov");
@@ -119,22 +127,26 @@ static dlua_optim read_options(lua_State *L, int rule, int group) {
   } else {
     o.amsgrad = flag(L, group, "amsgrad");
     o.decoupled = flag(L, group, "decoupled");
-    lua_getfield(L, group, "betas");
-    lua_rawgeti(L, -1, 1), lua_rawgeti(L, -2, 2);
-    o.beta1 = lua_tonumber(L, -2), o.beta2 = lua_tonumber(L, -1);
-    lua_pop(L, 3);
+    read_betas(L, group, &o);
   }
   return o;
 }
 
 // The state tensor in slot list at `slots` for parameter k: made (filled with start) when the
-// parameter meets its first gradient, converted when the parameter was.
+// parameter meets its first gradient, converted or fetched when the parameter was.
 static dlua_tensor *slot_tensor(lua_State *L, int slots, int k, const dlua_tensor *p,
                                 double start) {
   lua_rawgeti(L, slots, k);
   dlua_tensor *old = lua_isnil(L, -1) ? NULL : dlua_bind_tensor(L, -1, "step: state");
-  if (!old || old->dtype != p->dtype || !dlua_is_contiguous(old)) {
+  bool far = old && dlua_device_of(old) != dlua_cpu();
+  if (!old || far || old->dtype != p->dtype || !dlua_is_contiguous(old)) {
     dlua_tensor **box = dlua_bind_box(L), *strided = NULL;
+    if (far) {
+      dlua_tensor **near = dlua_bind_box(L);
+      dlua_bind_check(L, dlua_to_device(old, dlua_cpu(), near));
+      old = *near;
+      lua_replace(L, -3); // over the far one
+    }
     if (!old) {
       dlua_bind_check(L, dlua_tensor_new(box, p->dtype, p->ndim, p->size, dlua_cpu()));
       dlua_bind_check(L, dlua_tensor_fill(*box, start));
@@ -171,19 +183,24 @@ static bool takes_group(int n, dlua_tensor *const *list) {
 static int optim_step(lua_State *L) {
   static const char *const rules[] = {"sgd", "adam", "rmsprop", "adagrad", NULL};
   int rule = luaL_checkoption(L, 1, NULL, rules), n, count = 0;
-  luaL_checktype(L, 2, LUA_TTABLE);
+  dlua_bind_need_table(L, 2, "step: the group");
   lua_settop(L, 2);
   dlua_bind_enter(L);
   dlua_optim o = read_options(L, rule, 2);
   double start = rule == DLUA_ADAGRAD ? number(L, 2, "initial_accumulator_value") : 0;
-  lua_getfield(L, 2, "params");                           // 3
-  lua_getfield(L, 2, "steps");                            // 4
-  lua_getfield(L, 2, "slots");                            // 5
-  for (int j = 1; j <= 3; j++) lua_rawgeti(L, 5, j);      // 6, 7, 8
+  lua_getfield(L, 2, "params"); // 3
+  lua_getfield(L, 2, "steps");  // 4
+  lua_getfield(L, 2, "slots");  // 5
+  dlua_bind_need_table(L, 4, "step: steps");
+  dlua_bind_need_table(L, 5, "step: slots");
+  unsigned used = dlua_optim_slots(&o);
+  for (int j = 0; j < DLUA_OPTIM_SLOTS; j++) { // 6, 7, 8
+    lua_rawgeti(L, 5, j + 1);
+    if (used >> j & 1) dlua_bind_need_table(L, -1, "step: each of slots");
+  }
   dlua_tensor **list = list_of(L, 3, "step: params", &n); // 9
   if (!takes_group(n, list)) return lua_pushboolean(L, false), 1;
   dlua_update *updates = lua_newuserdatauv(L, (size_t)(n + 1) * sizeof *updates, 0);
-  unsigned used = dlua_optim_slots(&o);
   for (int k = 0; k < n; k++) {
     if (!list[k]->grad) continue;
     dlua_update *u = &updates[count++];

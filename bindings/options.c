@@ -57,6 +57,42 @@ bool dlua_bind_flag(lua_State *L, int index, const char *who, const char *key, b
   return fallback;
 }
 
+double dlua_bind_number(lua_State *L, int index, const char *who, const char *key) {
+  if (lua_getfield(L, index, key) != LUA_TNUMBER)
+    dlua_bind_raise(L, "%s: %s must be a number, got %s", who, key, dlua_bind_type(L, -1));
+  double value = lua_tonumber(L, -1);
+  lua_pop(L, 1);
+  return value;
+}
+
+int64_t dlua_bind_integer(lua_State *L, int index, const char *who, const char *key) {
+  lua_getfield(L, index, key);
+  if (!lua_isinteger(L, -1))
+    dlua_bind_raise(L, "%s: %s must be an integer, got %s", who, key, dlua_bind_type(L, -1));
+  int64_t value = lua_tointeger(L, -1);
+  lua_pop(L, 1);
+  return value;
+}
+
+void dlua_bind_need_table(lua_State *L, int index, const char *who) {
+  if (!lua_istable(L, index))
+    dlua_bind_raise(L, "%s must be a table, got %s", who, dlua_bind_type(L, index));
+}
+
+int64_t dlua_bind_need_integer(lua_State *L, int index, const char *who) {
+  int64_t value = 0;
+  int ok = 0;
+  if (lua_type(L, index) == LUA_TNUMBER) value = lua_tointegerx(L, index, &ok);
+  if (!ok) dlua_bind_raise(L, "%s must be an integer, got %s", who, dlua_bind_type(L, index));
+  return value;
+}
+
+const char *dlua_bind_need_string(lua_State *L, int index, const char *who) {
+  if (lua_type(L, index) != LUA_TSTRING)
+    dlua_bind_raise(L, "%s must be a string, got %s", who, dlua_bind_type(L, index));
+  return lua_tostring(L, index);
+}
+
 // A string option on top of the stack, or NULL when it is missing.
 static const char *push_word(lua_State *L, int index, const char *who, const char *key) {
   int type = lua_getfield(L, index, key);

@@ -13,15 +13,26 @@
 static lua_State *asking; // whose completer libedit calls; set while a line is read
 static volatile sig_atomic_t cancelled;
 static const char completer_key;
+static char *line; // the last one; kept until the next, so that a failing push leaks nothing
 
 // ---------------------------------------------------------------- completion
 
-// Completion k of text by the Lua function: "" ends the list. The result is malloc'ed for libedit.
+// Arguments: the text as a light userdata, which completion.
+static int call_completer(lua_State *L) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &completer_key);
+  lua_pushstring(L, lua_touserdata(L, 1));
+  lua_pushvalue(L, 2);
+  lua_call(L, 2, 1);
+  return 1;
+}
+
+// Completion k of text by the Lua function: NULL ends the list. The result is malloc'ed for
+// libedit, through which nothing may be raised.
 static char *next_completion(const char *text, int state) {
   lua_State *L = asking;
   char *copy = NULL;
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &completer_key);
-  lua_pushstring(L, text);
+  lua_pushcfunction(L, call_completer);
+  lua_pushlightuserdata(L, (void *)text);
   lua_pushinteger(L, state + 1);
   if (lua_pcall(L, 2, 1, 0) == LUA_OK && lua_type(L, -1) == LUA_TSTRING)
     copy = strdup(lua_tostring(L, -1));
@@ -61,18 +72,17 @@ static int read_line(lua_State *L) {
   struct sigaction action = {.sa_handler = on_cancel}, before;
   sigaction(SIGINT, &action, &before); // no SA_RESTART: reading ends
   asking = L, cancelled = 0;
-  char *line = readline(prompt);
+  free(line);
+  line = readline(prompt);
   sigaction(SIGINT, &before, NULL);
   asking = NULL;
   if (!line || cancelled) {
     bool was = cancelled;
-    free(line);
     lua_pushnil(L);
     lua_pushboolean(L, was);
     return 2;
   }
   lua_pushstring(L, line);
-  free(line);
   return 1;
 }
 

@@ -12,14 +12,23 @@
 void dlua_bind_enter(lua_State *L);
 // The state that called dlua_bind_enter last.
 lua_State *dlua_bind_running(void);
+// To be called after Lua code has run in the middle of a computation: its coroutine may be dead.
+void dlua_bind_set_running(lua_State *L);
 // Set from a signal handler: the next dlua_bind_enter raises "interrupted".
 void dlua_bind_interrupt(void);
-void dlua_bind_forget_interrupt(void);
+// Whether an interrupt waits; it is the caller's from now on.
+bool dlua_bind_take_interrupt(void);
 // Writes "f32{1024,1024} 4.0 MiB, …", the largest live tensors, into text.
 void dlua_bind_largest(char *text, size_t size);
 // Takes the box at index, or those in a table there, out of all scopes that are open: for state
 // that outlives the loop which made it.
 void dlua_bind_keep(lua_State *L, int index);
+// Gets the key at -2 and the value at -1 of the table at `table`; leaves the stack as it is and may
+// set that key.
+typedef void dlua_visitor(lua_State *L, int table, void *user);
+// Visits every key of the table at index and of the tables in it, each table once; plain: tables in
+// it that have a metatable are left out.
+void dlua_bind_walk(lua_State *L, int index, bool plain, dlua_visitor *visit, void *user);
 // Whether a full collection runs at every call and before every box, before setting it (0 or 1; -1
 // asks).
 bool dlua_bind_collect_always(int on);
@@ -67,6 +76,13 @@ void dlua_bind_tensor_options(lua_State *L, int index, const char *who, dlua_dty
                               dlua_device **device, bool *requires_grad);
 // A boolean option; fallback when it is missing.
 bool dlua_bind_flag(lua_State *L, int index, const char *who, const char *key, bool fallback);
+// A field that must be a number, or an integer.
+double dlua_bind_number(lua_State *L, int index, const char *who, const char *key);
+int64_t dlua_bind_integer(lua_State *L, int index, const char *who, const char *key);
+// An argument that must be a table, an integer, a string; who names function and argument.
+void dlua_bind_need_table(lua_State *L, int index, const char *who);
+int64_t dlua_bind_need_integer(lua_State *L, int index, const char *who);
+const char *dlua_bind_need_string(lua_State *L, int index, const char *who);
 // Makes x a leaf that collects a gradient, or stops it; raises where that makes no sense.
 dlua_status dlua_bind_require(dlua_tensor *x, const char *who, bool on);
 

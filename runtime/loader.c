@@ -267,6 +267,9 @@ void dlua_loader_free(dlua_loader *l) {
 
 int64_t dlua_loader_batches(const dlua_loader *l) { return l->batches; }
 
+int64_t dlua_loader_examples(const dlua_loader *l) { return l->dataset->count; }
+int dlua_loader_fields(const dlua_loader *l) { return l->dataset->source->nfields; }
+
 int64_t dlua_loader_example(const dlua_loader *l, int64_t i) { return l->order[i]; }
 
 dlua_status dlua_loader_start(dlua_loader *l, uint32_t epoch) {

@@ -42,8 +42,10 @@ typedef struct dlua_loader_stats {
 // A loader over a dataset, which it keeps; caller owns the result.
 dlua_status dlua_loader_new(dlua_loader **loader, dlua_dataset *dataset,
                             const dlua_loader_options *options);
-void dlua_loader_free(dlua_loader *loader);             // stops the workers; NULL is fine
-int64_t dlua_loader_batches(const dlua_loader *loader); // per epoch
+void dlua_loader_free(dlua_loader *loader);              // stops the workers; NULL is fine
+int64_t dlua_loader_batches(const dlua_loader *loader);  // per epoch
+int64_t dlua_loader_examples(const dlua_loader *loader); // in the dataset
+int dlua_loader_fields(const dlua_loader *loader);       // tensors of a batch
 // Begins an epoch (1, 2, …) and ends the one that runs. Fails when there is no whole batch.
 dlua_status dlua_loader_start(dlua_loader *loader, uint32_t epoch);
 // The next batch, or one of count 0 at the end. A worker's failure comes back here, at its batch,

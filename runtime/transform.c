@@ -25,6 +25,11 @@ int64_t dlua_step_below(dlua_step *s, int64_t n) {
   return (int64_t)(dlua_step_unit(s) * (double)n);
 }
 
+dlua_status dlua_step_refuse_empty(const dlua_step *s, int64_t h, int64_t w) {
+  return dlua_fail(DLUA_BAD_ARGUMENT, "%s: a picture of %lldx%lld is empty",
+                   dlua_transform_name(s->t->kind), (long long)h, (long long)w);
+}
+
 void *dlua_step_make(dlua_step *s, dlua_dtype dtype, int64_t c, int64_t h, int64_t w) {
   int64_t limit = (int64_t)1 << 33, plane = 0;
   if (__builtin_mul_overflow(h, w, &plane) || plane > limit / c) {
@@ -115,6 +120,7 @@ static dlua_status window(dlua_step *s, int64_t top, int64_t left, int64_t h, in
                           double fill) {
   const dlua_picture *p = &s->in;
   size_t size = dlua_dtype_size(p->dtype);
+  if (h < 1 || w < 1) return dlua_step_refuse_empty(s, h, w);
   char *out = dlua_step_make(s, p->dtype, p->c, h, w);
   if (!out) return DLUA_NO_MEMORY;
   for (int64_t c = 0; c < p->c; c++) {

@@ -75,6 +75,7 @@ dlua_status dlua_step_resize(dlua_step *s) {
     w = p->h <= p->w ? size * p->w / p->h : size;
   }
   if (h == p->h && w == p->w) return DLUA_OK;
+  if (h < 1 || w < 1) return dlua_step_refuse_empty(s, h, w);
   double larger = fmax((double)p->h / (double)h, (double)p->w / (double)w);
   size_t between = (size_t)(p->c * p->h * w);
   DLUA_TRY(dlua_bytes_reserve(s->work, (between + (size_t)triangle_room(larger)) * sizeof(float)));

@@ -23,6 +23,8 @@ double dlua_step_between(dlua_step *s, double lo, double hi);
 int64_t dlua_step_below(dlua_step *s, int64_t n);
 // Makes out a picture of this size in room and gives its data; NULL when memory ran out.
 void *dlua_step_make(dlua_step *s, dlua_dtype dtype, int64_t c, int64_t h, int64_t w);
+// The failure of a step whose result would have no pixels.
+dlua_status dlua_step_refuse_empty(const dlua_step *s, int64_t h, int64_t w);
 static inline size_t dlua_step_bytes(const dlua_picture *p) {
   return (size_t)dlua_picture_count(p) * dlua_dtype_size(p->dtype);
 }

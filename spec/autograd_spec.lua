@@ -178,6 +178,79 @@ describe("dlua.Function", function()
     assert.error_matches(function() y:backward() end, "ctx.x was changed in place")
   end)
 
+  it("survives coroutines that end inside it", function()
+    local function elsewhere() return coroutine.wrap(function() return dlua.ones(1) + 1 end)() end
+    local f = dlua.Function {
+      forward = function(_, x)
+        elsewhere()
+        return x * 2
+      end,
+      backward = function(_, g)
+        elsewhere()
+        collectgarbage()
+        collectgarbage()
+        return g * 2
+      end,
+    }
+    local x = leaf {1}
+    f(f(f(x))):sum():backward()
+    assert.equal(8, x.grad:item())
+  end)
+
+  it("refuses what forward released", function()
+    local f = dlua.Function {
+      forward = function(_, x)
+        local y = x * 1
+        x:release()
+        return y
+      end,
+      backward = function(_, g) return g end,
+    }
+    assert.error_matches(function() f(leaf {1}) end, "Function: forward released argument 1")
+  end)
+
+  it("refuses more results and tensors than it can record", function()
+    local many = dlua.Function {
+      forward = function(_, x) return x * 1, x * 2, x * 3, x * 4, x * 5 end,
+      backward = function(_, g) return g end,
+    }
+    assert.error_matches(function() many(leaf {1}) end, "Function: forward returns at most 4 tensors, got 5")
+    local given = {}
+    for k = 1, 65 do given[k] = leaf {1} end
+    assert.error_matches(function() square(table.unpack(given)) end, "Function: takes at most 64 tensors")
+  end)
+
+  it("keeps ctx through scopes", function()
+    local x = leaf {3}
+    local f = dlua.Function {
+      forward = function(ctx, v)
+        ctx.saved = {doubled = v * 2}
+        return v * v
+      end,
+      backward = function(ctx, g) return g * ctx.saved.doubled end,
+    }
+    dlua.tidy(function() return f(x):sum() end):backward()
+    assert.equal(6, x.grad:item())
+  end)
+
+  it("is collected with outputs in tables of ctx", function()
+    local f = dlua.Function {
+      forward = function(ctx, v)
+        ctx.saved = {v:exp()}
+        return ctx.saved[1]
+      end,
+      backward = function(ctx, g) return g * ctx.saved[1] end,
+    }
+    local function settled()
+      for _ = 1, 3 do collectgarbage() dlua.ones(1):add_(1) end
+      return dlua.memory().live
+    end
+    local before = settled()
+    for _ = 1, 100 do f(dlua.ones({1000}, {requires_grad = true})) end
+    assert.is_true(settled() - before < 100000)
+    assert.gradcheck(function(v) return f(v) end, dlua.tensor({0.5}, {dtype = "f64"}), {second_order = true})
+  end)
+
   it("is collected, in cycles too", function()
     collectgarbage()
     collectgarbage()
@@ -188,5 +261,27 @@ describe("dlua.Function", function()
     end
     for _ = 1, 3 do collectgarbage() dlua.ones(1) end
     assert.is_true(dlua.memory().live - before < 100000)
+  end)
+end)
+
+describe("what would lose a gradient", function()
+  local function fails(text, fn) assert.error_matches(fn, text, 1, true) end
+
+  it("is refused: a recorded source for a view", function()
+    local base, p = dlua.zeros(2, 3), leaf {1, 2, 3}
+    fails("add_: y requires gradient but x is a view", function() base[1]:add_(p) end)
+    fails("value requires gradient but x is a view", function()
+      local row = base[1]
+      row[1] = p[1]
+    end)
+    base[1] = p * 2
+    base:sum():backward()
+    assert.same({2, 2, 2}, p.grad:totable())
+  end)
+
+  it("is refused: a first gradient on another device", function()
+    local y = leaf {1, 2} * 2
+    fails("backward: x is on cpu but the gradient is on mock",
+      function() y:backward(dlua.ones({2}, {device = "mock"})) end)
   end)
 end)

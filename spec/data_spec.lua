@@ -332,3 +332,34 @@ describe("DataLoader", function()
     fails(function() flat:iter()() end, "{6,4}")
   end)
 end)
+
+describe("dlua.io", function()
+  local io = dlua.io
+  local set = data.TensorDataset(dlua.rand(6, 2), dlua.range(1, 6))
+
+  it("gives what a batch has, whatever is asked", function()
+    local loader = data.DataLoader(set, {batch_size = 2})
+    loader:iter()
+    assert.equal(2, select("#", io.next(loader.native, 0)))
+    assert.error_matches(function() io.examples(loader.native, 1000000, 10) end, "outside 1..6")
+    assert.error_matches(function() io.examples(loader.native, 1, 1 << 40) end, "outside 1..6")
+  end)
+
+  it("checks parts and labels of a split", function()
+    assert.error_matches(function() io.split(1, 6, dlua.ones(2), {6}) end,
+      "labels must be i64 {6} on the cpu, not f32 {2}")
+    assert.error_matches(function() io.split(1, 6, nil, {4, 3}) end, "part 2 of 3 does not fit into the 2 left")
+    assert.error_matches(function() io.split(1, 6, nil, {-1}) end, "part 1 of %-1")
+  end)
+
+  it("checks channels, transforms and argument types", function()
+    assert.error_matches(function() io.folder("spec", 99) end, "channels must be 1 to 4, not 99")
+    local empty = io.transform("RandomCrop", {})
+    assert.error_matches(function() io.apply({empty}, dlua.zeros(3, 4, 4), 1, 1, 1, 1) end,
+      "RandomCrop: a picture of 0x0 is empty")
+    assert.error_matches(function() io.apply({}, dlua.zeros(3, 4, 4), 1, 1, 1, 1) end, "the list is empty")
+    assert.error_matches(function() io.apply({5}, dlua.zeros(3, 4, 4), 1, 1, 1, 1) end, "item 1 is no transform")
+    assert.error_matches(function() io.split("x", 6, nil, {6}) end,
+      "data.random_split: seed must be an integer, got string")
+  end)
+end)

@@ -95,6 +95,17 @@ local cases = {
     function() return ones(1, 1, 4, 4):conv2d(ones(2, 1, 3, 3), {paddin = 1}) end},
   {"threads: n must be at least 1, got 0", function() return dlua.threads(0) end},
   {"seed: n must be an integer, got string", function() return dlua.seed("a") end},
+  {"expand: {1099511627776,1099511627776} has too many elements",
+    function() return ones(1):expand(1 << 40, 1 << 40) end},
+  {"range: {9223372036854775807} has too many elements",
+    function() return dlua.range(math.mininteger, math.maxinteger) end},
+  {"bce_loss: x 4 at position 2 is outside 0..1; bce_with_logits takes scores (x {2})",
+    function() return dlua.tensor({0.5, 4}):bce_loss(ones(2)) end},
+  {"ToFloat: x must be a tensor, got string", function() return (dlua.transforms.ToFloat()("a")) end},
+  {"transforms.RandmCrop does not exist (did you mean transforms.RandomCrop?)",
+    function() return dlua.transforms.RandmCrop end},
+  {"data.lod does not exist (did you mean data.load?)", function() return dlua.data.lod end},
+  {"image.laod does not exist (did you mean image.load?)", function() return dlua.image.laod end},
 }
 
 describe("a message", function()

@@ -109,6 +109,57 @@ describe("scope", function()
     assert.equal("a released tensor", tostring(a))
     assert.equal("a released tensor", tostring(b))
   end)
+
+  it("says how it is used", function()
+    local scope = dlua.scope()
+    assert.error_matches(function() scope.close() end, "close: call it as scope:close%(%)")
+    scope:close()
+    assert.error_matches(function() scope:keep(dlua.ones(1)) end, "keep: the scope is closed")
+    scope:close()
+  end)
+
+  it("keeps tables of any depth, with back references, in linear time", function()
+    local root, deepest = {}
+    local _ <close> = dlua.scope()
+    do
+      local inner <close> = dlua.scope()
+      local at = root
+      for _ = 1, 30 do
+        at.next, at.again, at.root = {}, {}, root
+        at.again.next, at = at.next, at.next
+      end
+      at.x = dlua.ones(1)
+      deepest = at
+      inner:keep(root)
+    end
+    assert.same({1}, deepest.x:totable())
+  end)
+end)
+
+describe("a box", function()
+  it("locks its metatable", function()
+    assert.equal("locked", getmetatable(dlua.ones(1)))
+    assert.equal("locked", getmetatable(dlua.scope()))
+  end)
+
+  it("survives finalizers called by hand and resurrection", function()
+    local meta = debug.getmetatable(dlua.ones(1))
+    meta.__gc()
+    meta.__gc(5)
+    meta.__gc(io.stdout)
+    local back
+    do
+      local x = dlua.ones(1)
+      setmetatable({x = x}, {__gc = function(holder) back = holder.x end})
+    end
+    collectgarbage()
+    collectgarbage()
+    dlua.lasting(back)
+    assert.is_false(dlua.is_tensor(back))
+    back = nil -- luacheck: ignore
+    collectgarbage()
+    assert.same({1}, dlua.ones(1):totable())
+  end)
 end)
 
 describe("tidy", function()

@@ -11,6 +11,13 @@ function Pair:init(width)
 end
 function Pair:forward(x) return self.first(self.second(x)) * self.scale end
 
+describe("net:to", function()
+  it("asks for what it is moved to", function()
+    local layer = dlua.nn.Linear(1, 1)
+    assert.error_matches(function() layer:to() end, "to: a dtype or a device is missing", 1, true)
+  end)
+end)
+
 describe("registration", function()
   it("keeps the order of assignment", function()
     assert.same({"second.weight", "second.bias", "first.weight", "scale"}, Pair(3):parameters().names)

@@ -40,6 +40,36 @@ describe("optimisers", function()
     end)
   end
 
+  it("say what a script broke in a group", function()
+    local function broken(text, change)
+      local p = parameter {1, 2}
+      local opt = optim.Adam {p}
+      p.grad = dlua.ones(2)
+      opt:step()
+      change(opt.groups[1])
+      fails(function() opt:step() end, text)
+    end
+    broken("step: betas must be a table, got number", function(group) group.betas = 0.9 end)
+    broken("step: betas must be two numbers", function(group) group.betas = {0.9} end)
+    broken("step: lr must be a number, got string", function(group) group.lr = "fast" end)
+    broken("step: slots must be a table, got nil", function(group) group.slots = nil end)
+    broken("step: each of slots must be a table, got nil", function(group) group.slots = {} end)
+    broken("step: steps must be a table, got number", function(group) group.steps = 3 end)
+    broken("step: state must be a tensor, got string", function(group) group.slots[1][1] = "mean" end)
+  end)
+
+  it("move their state with the parameters", function()
+    local m = nn.Linear(3, 2)
+    local opt = optim.Adam(m:parameters())
+    for _, device in ipairs {"cpu", "mock", "cpu"} do
+      m:to(device)
+      opt:zero_grad()
+      m(dlua.ones(4, 3):to(device)):sum():backward()
+      opt:step()
+      assert.equal(device, opt.groups[1].slots[1][1].device)
+    end
+  end)
+
   it("step on other devices and in half precision", function()
     local function weights(device, dtype)
       local m = nn.Linear(3, 2):to(device, dtype)
@@ -59,22 +89,21 @@ describe("optimisers", function()
     assert.close(expected, weights("cpu", "bf16"), {rtol = 2e-2})
   end)
 
-  it("go on after the parameters have moved", function()
-    local function weights(first, second)
-      local m = nn.Linear(3, 2):to(first)
+  it("follows parameters that are moved between steps", function()
+    local function weights(...)
+      local m = nn.Linear(3, 2)
       nn.init.constant_(m.weight, 0.5)
       nn.init.constant_(m.bias, 0)
       local opt = optim.Adam(m:parameters(), {lr = 0.1})
-      for _, device in ipairs {first, second} do
+      for _, device in ipairs {...} do
         m:to(device)
         opt:zero_grad()
         m(dlua.ones(4, 3):to(device)):square():mean():backward()
         opt:step()
       end
-      return m.weight:detach():cpu()
+      return m.weight:detach():to "cpu"
     end
-    local expected = weights("cpu", "cpu")
-    assert.close(expected, weights("cpu", "mock"), {rtol = 1e-5})
+    assert.close(weights("cpu", "cpu", "cpu", "cpu"), weights("cpu", "mock", "mock:2", "cpu"), {rtol = 1e-5})
   end)
 
   it("steps strided parameters", function()

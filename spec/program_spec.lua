@@ -75,6 +75,47 @@ describe("the program", function()
     assert.matches("dlua: interrupted", output)
   end)
 
+  it("stops coroutines at Ctrl-C, and raises it once", function()
+    local function interrupted(code)
+      local text = quote(code)
+      return run(("%s -e %s & child=$!; sleep 0.5; kill -INT $child; wait $child"):format(dlua, text))
+    end
+    local output, code = interrupted "coroutine.wrap(function() while true do end end)()"
+    assert.matches("interrupted", output)
+    assert.equal(130, code)
+    output = interrupted [[local d = require "dlua" local x = d.ones(9)
+      print(pcall(function() while true do x = x + 1 end end))
+      for _ = 1, 100 do x = x + 1 end
+      print "went on"]]
+    assert.matches("interrupted", output)
+    assert.matches("went on", output)
+    output = interrupted [[local co = coroutine.create(function() while true do end end)
+      print(coroutine.resume(co))
+      local d = require "dlua" print(d.ones(1):item())]]
+    assert.matches("false\tinterrupted.*\n1.0\n", output)
+  end)
+
+  it("leaves errors of coroutines as they are", function()
+    local output = program("-e " .. quote [[
+      print(pcall(coroutine.wrap(function(a) coroutine.yield(a) error {} end), 3))
+      local f = coroutine.wrap(function() error "no" end)
+      print(pcall(function() f() end))
+      print(coroutine.resume(coroutine.create(function(...) return ... end), 1, 2))
+      print(pcall(coroutine.resume, 5))]])
+    assert.matches("true\t3\nfalse\t%(command line%):3: %(command line%):2: no\ntrue\t1\t2\nfalse\tbad argument",
+      output)
+  end)
+
+  it("ends with an error where it cannot go on", function()
+    local code = "setmetatable(_G, {__newindex = function() error('sealed', 0) end})"
+    local output, status = program("-e " .. quote(code) .. " -l dlua.class")
+    assert.equal("dlua: sealed\n", output)
+    assert.equal(1, status)
+    output, status = program("-e " .. quote "error(setmetatable({}, {__tostring = function() return 5 end}))")
+    assert.matches("^dlua: ", output)
+    assert.equal(1, status)
+  end)
+
   it("starts in little memory", function()
     local script = 'for l in io.lines "/proc/self/status" do if l:match "VmHWM" then print(l) end end'
     local output = program("-e " .. quote(script))

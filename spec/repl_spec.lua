@@ -72,4 +72,12 @@ describe("the prompt", function()
     shows(text, "interrupted\n")
     shows(text, "42\n")
   end)
+
+  it("survives values that cannot be printed", function()
+    local text = session {"setmetatable({}, {__tostring = function() error('no words', 0) end})\n",
+      "setmetatable({}, {__tostring = function() while true do end end})\n", 0.3, "\3", 0.2, "6 * 7\n"}
+    shows(text, "no words\n")
+    shows(text, "interrupted\n")
+    shows(text, "42\n")
+  end)
 end)

@@ -135,20 +135,26 @@ local function shown(value)
   return "{" .. table.concat(parts, ", ") .. "}"
 end
 
-local function print_values(quiet, ok, ...)
-  if not ok then
-    local message = tostring((...)):gsub("^prompt:%d+: ", "")
-    io.stdout:write(message, "\n")
-  elseif not quiet and select("#", ...) > 0 then
-    local values = table.pack(...)
-    for k = 1, values.n do values[k] = shown(values[k]) end
-    print(table.unpack(values, 1, values.n))
-  end
+local function print_values(...)
+  local values = table.pack(...)
+  for k = 1, values.n do values[k] = shown(values[k]) end
+  print(table.unpack(values, 1, values.n))
+end
+
+-- Prints the message of a call that failed; gives everything on.
+local function complain(ok, ...)
+  if not ok then io.stdout:write((tostring((...)):gsub("^prompt:%d+: ", "")), "\n") end
+  return ok, ...
+end
+
+-- Printing runs code of values too, so it can fail or be stopped as the entry itself.
+local function print_results(quiet, ok, ...)
+  if ok and not quiet and select("#", ...) > 0 then complain(terminal.call(print_values, ...)) end
 end
 
 local function run(text)
   local name = text:match "^%s*%?%s*([%w_.:]+)"
-  if name then return explain(name) end
+  if name then return complain(terminal.call(explain, name)) end
   if text:match "^%s*%?" then return print "?name explains a function, a method or a layer: ?nn.Conv2d, ?sum" end
   if not text:match "%S" then return end
   local quiet = text:match ";%s*$" ~= nil
@@ -157,7 +163,7 @@ local function run(text)
     io.stdout:write((problem:gsub("^prompt:%d+: ", "")), "\n")
     return
   end
-  print_values(quiet, terminal.call(chunk))
+  print_results(quiet, complain(terminal.call(chunk)))
 end
 
 -- ---------------------------------------------------------------- the loop

@@ -44,7 +44,7 @@ end
 local Transform = class "Transform"
 
 function Transform:__call(x)
-  return transforms.run(transforms.steps(self), 1, x, {key = io.random_key(), epoch = 1, sample = 1})
+  return transforms.run(transforms.steps(self), 1, x, {key = core.random_key(), epoch = 1, sample = 1})
 end
 
 function Transform:__tostring() return self.text end

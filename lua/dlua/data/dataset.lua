@@ -71,8 +71,8 @@ function dataset.size(set)
   if type(set) ~= "table" and type(set) ~= "userdata" then
     core.fail("data: a data set is needed, not %s", type(set))
   end
-  local meta = getmetatable(set) or {}
-  if meta.__len or not set.size then return #set end
+  local meta = type(set) == "table" and getmetatable(set) or {}
+  if type(set) == "userdata" or meta.__len or not set.size then return #set end
   return set:size()
 end
 

@@ -6,6 +6,7 @@
 local core = require "dlua.core"
 local help = require "dlua.help"
 local options = require "dlua.options"
+local strict = require "dlua.strict"
 local dataset = require "dlua.data.dataset"
 local sources = require "dlua.data.sources"
 local strict = require "dlua.strict"
@@ -117,7 +118,7 @@ function data.random_split(set, lengths, given)
   local counts = part_counts(lengths, count)
   local labels = o.stratify and dataset.labels(set) or nil
   if o.stratify and not labels then core.fail("data.random_split: stratify needs class labels") end
-  local parts = table.pack(io.split(o.seed or io.random_key(), count, labels, counts))
+  local parts = table.pack(io.split(o.seed or core.random_key(), count, labels, counts))
   for k = 1, parts.n do parts[k] = dataset.part(set, parts[k]) end
   return table.unpack(parts, 1, parts.n)
 end

@@ -78,7 +78,7 @@ end
 local function native_loader(self, given)
   local handles = {}
   for k = 1, self.first_lua - 1 do handles[k] = self.steps[k].handle end
-  self.native, self.parts = io.loader(given.set.handle, {
+  self.native = io.loader(given.set.handle, {
     batch = given.batch_size, shuffle = given.shuffle, drop_last = given.drop_last, workers = given.num_workers,
     ahead = given.prefetch_factor, key = self.key,
   }, handles)
@@ -98,7 +98,7 @@ function DataLoader:init(set, ...)
   self.set, self.batch_size, self.collate = given.set, given.batch_size, given.collate
   self.shuffle, self.drop_last, self.num_workers = given.shuffle, given.drop_last, given.num_workers
   self.device = given.device and tostring(given.device)
-  self.key = io.random_key()
+  self.key = core.random_key()
   -- loader.stats(): wait (share of the epoch's time spent waiting for batches), waited and elapsed in seconds, batches.
   self.stats = function() return figures(self) end
   self.epoch = 0
@@ -127,7 +127,7 @@ end
 
 -- The next batch from C, passed on as it is unless Lua has a part in it.
 local function native_batch(self, number)
-  local parts = table.pack(io.next(self.native, self.parts))
+  local parts = table.pack(io.next(self.native))
   if parts.n == 0 then return end
   local with_lua = self.first_lua <= #self.steps
   if not with_lua and not self.collate then return table.unpack(parts, 1, parts.n) end
@@ -180,7 +180,7 @@ function DataLoader:iter()
     if self.epoch ~= epoch then core.fail("DataLoader: this loop was ended by a newer iter() of the same loader") end
     number = number + 1
     if number > batches then
-      if self.native then io.next(self.native, 0) end
+      if self.native then io.next(self.native) end
       return nil
     end
     if self.native then return to_device(self.device, native_batch(self, number)) end

@@ -164,14 +164,13 @@ local function step_in_lua(self, group)
         end
       end
       local function slot(n)
-        local state = group.slots[n][k]
-        if not state then
-          state = dlua.lasting(dlua.full_like(p:detach(), group.initial_accumulator_value or 0))
-        elseif state.device ~= p.device then
-          state = dlua.lasting(state:to(p.device))
+        local list = group.slots[n]
+        if not list[k] then
+          list[k] = dlua.lasting(dlua.full_like(p:detach(), group.initial_accumulator_value or 0))
+        elseif list[k].device ~= p.device or list[k].dtype ~= p.dtype then -- the parameter was moved
+          list[k] = dlua.lasting(list[k]:to(p.device, p.dtype))
         end
-        group.slots[n][k] = state
-        return state
+        return list[k]
       end
       local step = (group.steps[k] or 0) + 1
       p:copy_(p - formulas[self.rule](d, slot, group, step))
