@@ -128,3 +128,15 @@ describe("a message", function()
     assert.matches("^linear: .*  %[2%.2%]$", text)
   end)
 end)
+
+describe("an error deep in a recursion", function()
+  it("is raised soon", function()
+    local function descend(depth)
+      if depth == 0 then return ones(2) + ones(3) end
+      return (descend(depth - 1))
+    end
+    local before = os.clock()
+    assert.equal("add: shapes {2} and {3} do not broadcast", message_of(function() return descend(60000) end))
+    assert.is_true(os.clock() - before < 1)
+  end)
+end)
