@@ -129,6 +129,17 @@ describe("a message", function()
   end)
 end)
 
+describe("functions beside ops", function()
+  it("name themselves and the argument", function()
+    assert.equal("device: name must be a string, got number", message_of(function() return dlua.device(5) end))
+    assert.equal("op_info: name must be a string, got table", message_of(function() return dlua.op_info {} end))
+    assert.equal("image.load: path must be a string, got no value", message_of(function() return dlua.io.png_read() end))
+    assert.equal("nearest: word must be a string, got no value", message_of(function() return dlua.nearest() end))
+    assert.equal("step: rule 'lion' is unknown (sgd, adam, rmsprop, adagrad)",
+      message_of(function() return dlua.optim_step("lion", {}) end))
+  end)
+end)
+
 describe("an error deep in a recursion", function()
   it("is raised soon", function()
     local function descend(depth)
