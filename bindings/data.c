@@ -352,7 +352,9 @@ static int apply(lua_State *L) {
   int n;
   dlua_transform *steps = gather(L, 1, &n);
   if (n == 0) return dlua_bind_raise(L, "transforms: the list is empty");
-  dlua_tensor *x = dlua_bind_tensor(L, 2, dlua_transform_name(steps->kind));
+  char who[64];
+  snprintf(who, sizeof who, "%s: x", dlua_transform_name(steps->kind));
+  dlua_tensor *x = dlua_bind_tensor(L, 2, who);
   dlua_draw draw = {.key = (uint64_t)dlua_bind_need_integer(L, 3, "transforms: key"),
                     .epoch = (uint32_t)dlua_bind_need_integer(L, 4, "transforms: epoch"),
                     .sample = (uint64_t)dlua_bind_need_integer(L, 5, "transforms: sample") - 1,

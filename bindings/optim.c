@@ -134,19 +134,23 @@ static dlua_optim read_options(lua_State *L, int rule, int group) {
 }
 
 // The state tensor in slot list at `slots` for parameter k: made (filled with start) when the
-// parameter meets its first gradient, converted or moved when the parameter was.
+// parameter meets its first gradient, converted or fetched when the parameter was.
 static dlua_tensor *slot_tensor(lua_State *L, int slots, int k, const dlua_tensor *p,
                                 double start) {
   lua_rawgeti(L, slots, k);
   dlua_tensor *old = lua_isnil(L, -1) ? NULL : dlua_bind_tensor(L, -1, "step: state");
-  bool fits = old && old->dtype == p->dtype && dlua_is_contiguous(old);
-  if (!fits || dlua_device_of(old) != dlua_device_of(p)) {
+  bool far = old && dlua_device_of(old) != dlua_cpu();
+  if (!old || far || old->dtype != p->dtype || !dlua_is_contiguous(old)) {
     dlua_tensor **box = dlua_bind_box(L), *strided = NULL;
+    if (far) {
+      dlua_tensor **near = dlua_bind_box(L);
+      dlua_bind_check(L, dlua_to_device(old, dlua_cpu(), near));
+      old = *near;
+      lua_replace(L, -3); // over the far one
+    }
     if (!old) {
       dlua_bind_check(L, dlua_tensor_new(box, p->dtype, p->ndim, p->size, dlua_cpu()));
       dlua_bind_check(L, dlua_tensor_fill(*box, start));
-    } else if (dlua_device_of(old) != dlua_device_of(p)) {
-      dlua_bind_check(L, dlua_to_device(old, dlua_device_of(p), box));
     } else if (old->dtype != p->dtype) {
       dlua_bind_check(L, dlua_cast(old, p->dtype, box));
     } else {

@@ -5,7 +5,7 @@ local nn, optim, data, train, metrics, T = dlua.nn, dlua.optim, dlua.data, dlua.
 local args = dlua.args {
   description = "Train a network with two hidden layers on MNIST.",
   {"data",   default = "mnist", help = "name of a data set of small grey pictures, or a folder of PNG files"},
-  {"epochs", default = 5,       help = "passes over the training images"},
+  {"epochs", default = 5,       quick = 2, help = "passes over the training images"},
   {"lr",     default = 0.05,    help = "learning rate"},
   {"seed",   default = 1,       help = "random seed"},
   {"quick",  default = false,   help = "two passes over a thousand digits, to see that it runs"},
@@ -13,10 +13,7 @@ local args = dlua.args {
 dlua.seed(args.seed)
 
 local digits = data.load(args.data, {split = "train"})
-if args.quick then
-  args.epochs = 2
-  digits = data.subset(digits, math.min(1000, #digits), {seed = args.seed})
-end
+if args.quick then digits = data.subset(digits, math.min(1000, #digits), {seed = args.seed}) end
 local train_set, val_set = data.random_split(digits, {0.9, 0.1}, {seed = args.seed})
 local pipeline = T.Compose {T.ToFloat(), T.Normalize(digits.mean, digits.std)}
 local pixels = (digits:get(1)):numel()

@@ -7,11 +7,10 @@ local nn, optim = dlua.nn, dlua.optim
 local args = dlua.args {
   description = "Classify the points of three spiral arms.",
   {"points", default = 150,   help = "points on each arm"},
-  {"steps",  default = 1000,  help = "training steps, each on all points"},
+  {"steps",  default = 1000,  quick = 100, help = "training steps, each on all points"},
   {"seed",   default = 1,     help = "random seed"},
   {"quick",  default = false, help = "fewer steps, to see that it runs"},
 }
-if args.quick then args.steps = 100 end
 dlua.seed(args.seed)
 
 -- Points {arms * points, 2} and the arm that each lies on.
@@ -41,7 +40,7 @@ for step = 1, args.steps do
   opt:zero_grad()
   loss:backward()
   opt:step()
-  if step % (args.steps // 5) == 0 then
+  if step % math.max(1, args.steps // 5) == 0 then
     print(("step %4d   loss %.4f   accuracy %.1f %%"):format(step, loss:item(), 100 * accuracy()))
   end
 end

@@ -5,19 +5,15 @@ local nn, optim, data, train, metrics, T = dlua.nn, dlua.optim, dlua.data, dlua.
 local args = dlua.args {
   description = "Train a convolutional network on CIFAR-10.",
   {"data",   default = "cifar10", help = "name of a data set, or a folder with train/CLASS/*.png and test/CLASS/*.png"},
-  {"epochs", default = 10,        help = "passes over the training images"},
-  {"batch",  default = 128,       help = "images per step"},
+  {"epochs", default = 10,        quick = 1,   help = "passes over the training images"},
+  {"batch",  default = 128,       quick = 20,  help = "images per step"},
   {"lr",     default = 4e-3,      help = "highest learning rate of the one-cycle schedule"},
-  {"limit",  default = 0,         help = "use only this many training images (0: all)"},
+  {"limit",  default = 0,         quick = 100, help = "use only this many training images (0: all)"},
   {"device", default = "auto",    help = "cpu, cuda, or auto"},
   {"seed",   default = 1,         help = "random seed"},
   {"save",   default = "",        help = "file for the trained weights"},
-  {"quick",  default = false,     help = "a few seconds on the images shipped with dlua, to see that it runs"},
+  {"quick",  default = false,     help = "a few seconds on a hundred images, to see that it runs"},
 }
-if args.quick then
-  args.data = (arg[0]:match "^.*/" or "") .. "data/cifar10-small"
-  args.epochs, args.batch, args.limit = 1, 20, 100
-end
 dlua.seed(args.seed)
 local device = dlua.device(args.device)
 
@@ -25,6 +21,7 @@ local device = dlua.device(args.device)
 
 local images = data.load(args.data, {split = "train"})
 local test_images = data.load(args.data, {split = "test"})
+if args.quick then test_images = data.subset(test_images, math.min(300, #test_images), {seed = args.seed}) end
 if args.limit > 0 then images = data.subset(images, args.limit, {seed = args.seed}) end
 local train_images, val_images = data.random_split(images, {0.9, 0.1}, {seed = args.seed, stratify = true})
 

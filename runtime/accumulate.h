@@ -34,6 +34,7 @@ typedef struct dlua_accumulators {
   // By folding and dtype; NULL for bf16 and f16.
   dlua_accumulate *of[4][DLUA_DTYPES];
   dlua_extreme *largest[DLUA_DTYPES], *smallest[DLUA_DTYPES];
+  bool (*inside)(const int64_t *index, int64_t n, int64_t extent); // are all in 1..extent?
 } dlua_accumulators;
 
 // The set of the instruction set in use.

@@ -21,6 +21,7 @@ typedef struct walk {
   dlua_scope scope; // of the running node
   list heap;        // nodes, owned
   list leaves;      // leaves that got a gradient in this turn, borrowed
+  list nodes;       // all that the walk may come to, owned and marked as its own
   int ntargets;
   target *targets; // NULL: gradients go to the leaves' grad
   bool retain, create;
@@ -85,8 +86,9 @@ static dlua_status accumulate(dlua_tensor **sum, dlua_tensor *g) {
   dlua_args a;
   dlua_args_init(&a, &dlua_op_add);
   a.in[0] = *sum, a.in[1] = g;
-  a.inplace = !dlua_grad_mode() && only_ours(*sum) && (*sum)->layout == g->layout &&
-              (dlua_is_contiguous(*sum) || (*sum)->layout != DLUA_STRIDED);
+  a.inplace = !dlua_grad_mode() && only_ours(*sum) &&
+              (*sum)->storage->layout == g->storage->layout &&
+              (dlua_is_contiguous(*sum) || (*sum)->storage->layout != DLUA_STRIDED);
   DLUA_TRY(dlua_run(&a));
   dlua_tensor_release(*sum);
   *sum = a.out[0];
@@ -112,9 +114,8 @@ static dlua_status to_leaf(walk *w, dlua_tensor *leaf, dlua_tensor *g) {
 }
 
 static dlua_status to_node(walk *w, dlua_node *node, int output, dlua_tensor *g) {
-  bool queued = is_pending(node);
-  DLUA_TRY(accumulate(&node->pending[output], g));
-  return queued ? DLUA_OK : heap_push(&w->heap, node);
+  if (!is_pending(node)) DLUA_TRY(heap_push(&w->heap, node));
+  return accumulate(&node->pending[output], g);
 }
 
 static bool edge_fits(const dlua_edge *edge, const dlua_tensor *g) {
@@ -215,24 +216,32 @@ static dlua_status fill_missing(dlua_node *node) {
   return DLUA_OK;
 }
 
-// A leaf's gradient must be its own contiguous memory: several leaves may have been given the same
-// tensor.
+// A gradient that is handed out must be its own contiguous memory: several leaves may have been
+// given one tensor.
+static dlua_status settle(dlua_tensor **gradient) {
+  dlua_tensor *g = *gradient;
+  if (!g || (only_ours(g) && dlua_is_contiguous(g))) return DLUA_OK;
+  dlua_args a;
+  dlua_args_init(&a, &dlua_op_clone);
+  a.in[0] = g;
+  DLUA_TRY(dlua_run(&a)); // recorded with create_graph
+  dlua_tensor_release(g);
+  *gradient = a.out[0];
+  return DLUA_OK;
+}
+
 static dlua_status settle_leaves(walk *w) {
   dlua_status status = DLUA_OK;
   for (int k = 0; k < w->leaves.count && status == DLUA_OK; k++) {
-    dlua_tensor *leaf = w->leaves.item[k], *g = leaf->grad;
-    if (w->create || !g || (only_ours(g) && dlua_is_contiguous(g))) continue;
-    dlua_tensor *own = NULL;
-    status = dlua_tensor_new(&own, (dlua_dtype)g->dtype, g->ndim, g->size, dlua_device_of(g));
-    if (status == DLUA_OK) status = dlua_make_strided(g);
-    if (status == DLUA_OK) status = dlua_copy(own, g);
-    if (status != DLUA_OK)
-      dlua_tensor_release(own);
-    else
-      dlua_tensor_release(g), leaf->grad = own;
+    status = settle(&((dlua_tensor *)w->leaves.item[k])->grad);
   }
   w->leaves.count = 0;
   return status;
+}
+
+static dlua_status settle_targets(walk *w) {
+  for (int k = 0; k < w->ntargets; k++) DLUA_TRY(settle(&w->targets[k].gradient));
+  return DLUA_OK;
 }
 
 static dlua_status run_back(walk *w, dlua_node *node) {
@@ -327,21 +336,51 @@ static dlua_status collect(list *nodes, int noutputs, dlua_tensor **outputs) {
   return status;
 }
 
+// Takes the nodes for this walk; their pending gradients must not belong to a walk that has called
+// this one.
+static dlua_status enter_nodes(walk *w) {
+  for (int n = 0; n < w->nodes.count; n++) {
+    dlua_node *node = w->nodes.item[n];
+    if (node->walked) {
+      for (int k = 0; k < n; k++) ((dlua_node *)w->nodes.item[k])->walked = false;
+      w->nodes.count = 0;
+      return dlua_fail(DLUA_BAD_STATE,
+                       "backward: this graph is being walked by an outer backward; detach what "
+                       "is differentiated inside it (%s)",
+                       node->op->name);
+    }
+    node->walked = true;
+  }
+  for (int n = 0; n < w->nodes.count; n++)
+    __atomic_add_fetch(&((dlua_node *)w->nodes.item[n])->refs, 1, __ATOMIC_RELAXED);
+  return DLUA_OK;
+}
+
+static void leave_nodes(walk *w) {
+  for (int n = 0; n < w->nodes.count; n++) {
+    dlua_node *node = w->nodes.item[n];
+    node->walked = false;
+    dlua_node_release(node);
+  }
+  list_free(&w->nodes);
+}
+
 // Marks the edges on a way to a target; without targets, every edge that goes anywhere.
 static dlua_status mark_wanted(walk *w, int noutputs, dlua_tensor **outputs) {
-  list nodes = {0};
-  dlua_status status = collect(&nodes, noutputs, outputs);
-  for (int n = nodes.count - 1; n >= 0; n--) { // inputs before results
-    dlua_node *node = nodes.item[n];
+  dlua_status status = collect(&w->nodes, noutputs, outputs);
+  if (status != DLUA_OK)
+    w->nodes.count = 0;
+  else
+    status = enter_nodes(w);
+  for (int n = w->nodes.count - 1; n >= 0; n--) { // inputs before results
+    dlua_node *node = w->nodes.item[n];
     for (int k = 0; k < node->nin; k++) {
       dlua_edge *edge = &node->edges[k];
       bool anywhere = edge->leaf || edge->node;
-      edge->wanted = !w->targets
-                         ? anywhere
-                         : anywhere && (is_target(w, edge) || (edge->node && leads_on(edge->node)));
+      bool leads = edge->node && leads_on(edge->node);
+      edge->wanted = anywhere && (!w->targets || is_target(w, edge) || leads);
     }
   }
-  list_free(&nodes);
   return status;
 }
 
@@ -359,9 +398,20 @@ static dlua_status check_root(dlua_tensor *x, dlua_tensor *gradient) {
         "backward: x has %lld elements; reduce it to one (sum, mean) or pass its gradient (x %s)",
         (long long)dlua_numel(x), dlua_shape_text(x));
   }
+  if (gradient && (gradient->dtype != x->dtype || dlua_device_of(gradient) != dlua_device_of(x))) {
+    return dlua_fail(DLUA_BAD_ARGUMENT, "backward: the gradient is %s on %s but x is %s on %s",
+                     dlua_dtype_name((dlua_dtype)gradient->dtype),
+                     dlua_device_name(dlua_device_of(gradient)),
+                     dlua_dtype_name((dlua_dtype)x->dtype), dlua_device_name(dlua_device_of(x)));
+  }
   if (gradient && !dlua_same_shape(gradient, x)) {
     return dlua_fail(DLUA_BAD_ARGUMENT, "backward: the gradient %s has not x's shape %s",
                      dlua_shape_text(gradient), dlua_shape_text(x));
+  }
+  if (gradient && dlua_device_of(gradient) != dlua_device_of(x)) {
+    return dlua_fail(DLUA_BAD_ARGUMENT, "backward: x is on %s but the gradient is on %s (x %s)",
+                     dlua_device_name(dlua_device_of(x)),
+                     dlua_device_name(dlua_device_of(gradient)), dlua_shape_text(x));
   }
   return DLUA_OK;
 }
@@ -397,6 +447,8 @@ static dlua_status run_walk(walk *w, int noutputs, dlua_tensor **outputs, dlua_t
       drop_pending(node);
     dlua_node_release(node);
   }
+  if (status == DLUA_OK) status = settle_targets(w);
+  leave_nodes(w);
   current = outer;
   dlua_set_grad_mode(recorded);
   list_free(&w->heap), list_free(&w->leaves);

@@ -16,7 +16,7 @@
 
 #include "env.h"
 
-enum { CLASSES = 8 * 48, SMALLEST = 64, HUGE_BLOCK = 4 << 20 };
+enum { CLASSES = 8 * 48, SMALLEST = 64, HUGE_BLOCK = 4 << 20, SPARE = 256 << 20 };
 
 typedef struct block { // a free host block holds its own link; device blocks use a separate link
                        // object
@@ -60,6 +60,11 @@ struct dlua_cache *dlua_cache_new(void) {
   struct dlua_cache *cache = dlua_new(sizeof *cache);
   if (cache) pthread_mutex_init(&cache->lock, NULL);
   return cache;
+}
+
+struct dlua_cache *dlua_cache_cpu(void) {
+  static struct dlua_cache cache = {.lock = PTHREAD_MUTEX_INITIALIZER};
+  return &cache;
 }
 
 // Size class of a request and the bytes that blocks of the class have: powers of two in eight
@@ -169,7 +174,9 @@ void dlua_free(dlua_device *device, void *memory, size_t bytes) {
   if (device->backend == &dlua_cpu_backend && poisoned()) memset(memory, 0xff, rounded);
   struct dlua_cache *cache = device->cache;
   pthread_mutex_lock(&cache->lock);
-  bool kept = keep(device, class, memory);
+  // Loops over ever other sizes must not hoard: what is kept is bounded by what was once in use.
+  bool wanted = cache->stats.cached + rounded <= cache->stats.peak + SPARE;
+  bool kept = wanted && keep(device, class, memory);
   cache->stats.live -= rounded;
   if (kept) cache->stats.cached += rounded;
   pthread_mutex_unlock(&cache->lock);
@@ -225,12 +232,14 @@ typedef struct link {
 static _Thread_local link *small[SMALL_LISTS];
 static _Thread_local int small_count[SMALL_LISTS];
 
+static size_t list_of(size_t bytes) { return bytes ? (bytes + SMALL_STEP - 1) / SMALL_STEP : 1; }
+
 void *dlua_new(size_t bytes) {
   if (must_fail()) {
     dlua_fail(DLUA_NO_MEMORY, "out of memory: %zu bytes more (injected)", bytes);
     return NULL;
   }
-  size_t list = (bytes + SMALL_STEP - 1) / SMALL_STEP;
+  size_t list = list_of(bytes);
   void *object;
   if (is_recycled(list) && small[list]) {
     object = small[list];
@@ -248,7 +257,7 @@ void *dlua_new(size_t bytes) {
 
 void dlua_delete(void *object, size_t bytes) {
   if (!object) return;
-  size_t list = (bytes + SMALL_STEP - 1) / SMALL_STEP;
+  size_t list = list_of(bytes);
   if (!is_recycled(list) || small_count[list] >= SMALL_KEPT) {
     free(object);
     return;

@@ -6,5 +6,7 @@
 
 // A device's store of free blocks; NULL on failure with the message set.
 struct dlua_cache *dlua_cache_new(void);
+// The CPU's, which is always there.
+struct dlua_cache *dlua_cache_cpu(void);
 
 #endif

@@ -53,7 +53,7 @@ static char module_path[512];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 dlua_device *dlua_cpu(void) {
-  if (!cpu.cache) cpu.cache = dlua_cache_new();
+  if (!cpu.cache) cpu.cache = dlua_cache_cpu();
   return &cpu;
 }
 
@@ -81,16 +81,17 @@ static void own_folder(char *folder, size_t size) {
   free(real);
 }
 
-// Opens dlua_<name>.so from the module path, the runtime's folder or the one above it; NULL with
-// the reason.
+// Opens dlua_<name>.so from the module path, or where it lies from the runtime's folder: beside it,
+// where it is installed, or two above (core.so and the C tests in a build folder); NULL with the
+// reason.
 static void *open_module(const char *name, char *reason, size_t size) {
   char folder[400], path[1024];
   own_folder(folder, sizeof folder);
   const char *places[] = {module_path, folder};
-  static const char *const below[] = {"", "/..", "/../lib/dlua", "/../..", "/../../../dlua"};
+  static const char *const below[] = {"", "/../" DLUA_DEVICE_FOLDER, "/../.."};
   snprintf(reason, size, "there is no dlua_%s.so beside the program", name);
   for (int p = 0; p < 2; p++) {
-    for (int b = 0; places[p][0] && b < 5; b++) {
+    for (int b = 0; places[p][0] && b < 3; b++) {
       snprintf(path, sizeof path, "%s%s/dlua_%s.so", places[p], below[b], name);
       FILE *file = fopen(path, "r");
       if (!file) continue;

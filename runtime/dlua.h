@@ -125,6 +125,7 @@ typedef struct dlua_node dlua_node; // one recorded call, see grad.h
 
 typedef struct dlua_storage {
   int refs;          // atomic
+  uint8_t layout;    // of all tensors over it: only whole row-major ones lie over a blocked one
   uint32_t version;  // bumped by every in-place write
   uint32_t rewrites; // in-place writes that were recorded; a view made before one is stale
   size_t bytes;
@@ -136,7 +137,7 @@ typedef struct dlua_storage {
 
 typedef struct dlua_tensor {
   int refs; // atomic
-  uint8_t dtype, ndim, layout;
+  uint8_t dtype, ndim;
   bool requires_grad; // a leaf that collects a gradient, or the result of a recorded call
   bool number; // a 0-d host tensor that stands for a plain number: it never widens and fits every
                // device
@@ -160,7 +161,8 @@ dlua_status dlua_tensor_new(dlua_tensor **tensor, dlua_dtype dtype, int ndim, co
 // the result.
 dlua_status dlua_tensor_number(dlua_tensor **tensor, bool is_int, int64_t i, double f);
 // Another tensor over the same storage, detached, with sizes and strides of one's own (all in
-// elements). No checks beyond ndim: for view rules. Caller owns the result.
+// elements). Fails only on ndim and on sizes beyond what can be addressed: for view rules. Caller
+// owns the result.
 dlua_status dlua_tensor_view(dlua_tensor **view, const dlua_tensor *x, int ndim,
                              const int64_t *size, const int64_t *stride, int64_t offset);
 // The same elements without history, sharing storage; caller owns the result.

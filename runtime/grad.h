@@ -30,7 +30,8 @@ struct dlua_node {
   uint64_t seq;
   size_t bytes; // of this object with its arrays
   int nin, nout, nkept, nnum;
-  bool freed; // its kept tensors are gone
+  bool walked; // a backward is on its way over it
+  bool freed;  // its kept tensors are gone
   dlua_edge *edges;
   dlua_kept *kept;
   dlua_value *num;
@@ -50,8 +51,12 @@ void dlua_node_release(
 
 // Does this call have to be recorded?
 bool dlua_should_record(const dlua_args *a);
-// Records a finished call: in[] are the caller's inputs. Results get the node.
-dlua_status dlua_record(dlua_args *a);
+// Prepares the record of a call before its kernel runs: everything that can fail. in[] are the
+// caller's inputs, results what it will get. Caller owns the node.
+dlua_status dlua_record_open(dlua_node **node, const dlua_args *a, dlua_tensor **in,
+                             dlua_tensor **results);
+// Records the finished call: its results get the node. Cannot fail.
+void dlua_record_close(dlua_node *node, dlua_args *a);
 // Records a custom function over inputs and results; takes over user (drop frees it), on failure
 // too.
 dlua_status dlua_record_custom(int nin, dlua_tensor **in, int nout, dlua_tensor **out,

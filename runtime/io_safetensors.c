@@ -408,7 +408,7 @@ static int by_size_and_name(const void *a, const void *b) {
 
 static bool same_elements(const dlua_tensor *x, const dlua_tensor *y) {
   return x->storage == y->storage && x->offset == y->offset && x->dtype == y->dtype &&
-         x->layout == y->layout && dlua_same_shape(x, y) && dlua_numel(x) > 0 &&
+         x->storage->layout == y->storage->layout && dlua_same_shape(x, y) && dlua_numel(x) > 0 &&
          memcmp(x->stride, y->stride, (size_t)x->ndim * sizeof *x->stride) == 0;
 }
 

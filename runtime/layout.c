@@ -66,14 +66,14 @@ static void unpack(void *context, int64_t from, int64_t to) {
 }
 
 dlua_status dlua_reorder(dlua_tensor *dst, const dlua_tensor *src) {
-  if (dst->layout == src->layout) {
-    if (dst->layout == DLUA_STRIDED) return dlua_copy(dst, src);
+  if (dst->storage->layout == src->storage->layout) {
+    if (dst->storage->layout == DLUA_STRIDED) return dlua_copy(dst, src);
     memcpy(dlua_f32(dst), dlua_f32(src), (size_t)dlua_numel(src) * sizeof(float));
     return DLUA_OK;
   }
-  bool packs = dst->layout != DLUA_STRIDED;
+  bool packs = dst->storage->layout != DLUA_STRIDED;
   const dlua_tensor *strided = packs ? src : dst, *blocked = packs ? dst : src;
-  int64_t block = dlua_layout_block((dlua_layout)blocked->layout), h = src->size[2],
+  int64_t block = dlua_layout_block((dlua_layout)blocked->storage->layout), h = src->size[2],
           w = src->size[3], sh = strided->stride[2], sw = strided->stride[3];
   if (sh == w * sw || h == 1) w *= h, h = 1;
   turn t = {.strided = dlua_f32(strided),
@@ -92,10 +92,10 @@ dlua_status dlua_reorder(dlua_tensor *dst, const dlua_tensor *src) {
 
 dlua_status dlua_in_layout(dlua_tensor *x, dlua_layout layout, dlua_tensor **result) {
   if (layout == DLUA_STRIDED) return dlua_contiguous(x, result);
-  if (x->layout == layout) return *result = dlua_tensor_retain(x), DLUA_OK;
+  if (x->storage->layout == layout) return *result = dlua_tensor_retain(x), DLUA_OK;
   dlua_tensor *y = NULL;
   DLUA_TRY(dlua_tensor_new(&y, (dlua_dtype)x->dtype, x->ndim, x->size, dlua_device_of(x)));
-  y->layout = (uint8_t)layout;
+  y->storage->layout = (uint8_t)layout;
   dlua_status status = dlua_reorder(y, x);
   if (status != DLUA_OK) return dlua_tensor_release(y), status;
   *result = y;
@@ -106,10 +106,10 @@ dlua_status dlua_in_layout(dlua_tensor *x, dlua_layout layout, dlua_tensor **res
 
 static dlua_status run_copies(dlua_args *a, dlua_kernel *kernel, dlua_tensor *const *out) {
   for (int k = 0; k < a->nin; k++)
-    if (a->in[k] && a->in[k]->layout != DLUA_STRIDED)
+    if (a->in[k] && a->in[k]->storage->layout != DLUA_STRIDED)
       DLUA_TRY(dlua_contiguous(a->in[k], &a->slots[k]));
   for (int k = 0; k < a->nout; k++)
-    if (out[k]->layout != DLUA_STRIDED)
+    if (out[k]->storage->layout != DLUA_STRIDED)
       DLUA_TRY(dlua_tensor_new(&a->out[k], DLUA_F32, out[k]->ndim, out[k]->size, dlua_cpu()));
   DLUA_TRY(kernel(a));
   for (int k = 0; k < a->nout; k++)

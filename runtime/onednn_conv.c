@@ -71,12 +71,12 @@ static bool channels_last(const dlua_tensor *x) {
   int64_t want[4] = {x->size[1] * x->size[2] * x->size[3], 1, x->size[3] * x->size[1], x->size[1]};
   for (int d = 0; d < 4; d++)
     if (x->size[d] > 1 && x->stride[d] != want[d]) return false;
-  return x->layout == DLUA_STRIDED;
+  return x->storage->layout == DLUA_STRIDED;
 }
 
 // An activation as it lies: blocked, row-major, or channels last.
 static dnnl_memory_desc_t lying(const dlua_tensor *x) {
-  if (x->layout != DLUA_STRIDED) return blocked(x->size, x->layout);
+  if (x->storage->layout != DLUA_STRIDED) return blocked(x->size, x->storage->layout);
   return by_tag(4, x->size, dlua_is_contiguous(x) ? dnnl_nchw : dnnl_nhwc);
 }
 
@@ -313,7 +313,7 @@ static dlua_status run(const dlua_conv *c, direction direction) {
   conv_key k;
   memset(&k, 0, sizeof k);
   k.direction = direction, k.bias = direction == FORWARD && c->b;
-  k.xlayout = x->layout, k.ylayout = y->layout, k.groups = c->groups;
+  k.xlayout = x->storage->layout, k.ylayout = y->storage->layout, k.groups = c->groups;
   k.n = x->size[0], k.c = x->size[1], k.h = x->size[2], k.w = x->size[3];
   k.o = w->size[0], k.kh = w->size[2], k.kw = w->size[3], k.p = y->size[2], k.q = y->size[3];
   for (int d = 0; d < 2; d++) {
@@ -328,7 +328,7 @@ static dlua_status run(const dlua_conv *c, direction direction) {
 
 // x where the library can read it, else a contiguous copy.
 static dlua_status readable(const dlua_tensor *x, dlua_tensor **result) {
-  if (x->layout == DLUA_STRIDED && !channels_last(x)) return dlua_contiguous(x, result);
+  if (x->storage->layout == DLUA_STRIDED && !channels_last(x)) return dlua_contiguous(x, result);
   return *result = dlua_tensor_retain((dlua_tensor *)x), DLUA_OK;
 }
 

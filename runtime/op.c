@@ -40,6 +40,8 @@ typedef struct frame {
   number_operand numbers[3];
   dlua_dtype narrow; // bf16 or f16 while the kernel computes in f32, else DLUA_F32
   dlua_dtype final[DLUA_MAX_OUT];
+  dlua_tensor *results[DLUA_MAX_OUT]; // what the caller gets; out[] is what the kernel writes
+  dlua_node *node;                    // the record of this call
   bool record;
 } frame;
 
@@ -319,14 +321,16 @@ static dlua_status convert_dtypes(frame *f) {
   return DLUA_OK;
 }
 
-// All blocked inputs of an elementwise call alike: memory order does not matter to it.
+// All blocked inputs of an elementwise call alike: memory order does not matter to it. Its results
+// must be f32, for no other type has blocks, and cast chooses its type later.
 static bool layouts_agree(const frame *f) {
   const dlua_tensor *first = NULL;
+  if (f->a->spec[0].dtype != DLUA_F32 || f->a->op->dtype == DLUA_ANY_DTYPE) return false;
   for (int k = 0; k < f->a->nin; k++) {
     const dlua_tensor *x = f->in[k];
     if (!x || x->number) continue;
     if (!first) first = x;
-    if (x->layout != first->layout || !dlua_same_shape(x, first)) return false;
+    if (x->storage->layout != first->storage->layout || !dlua_same_shape(x, first)) return false;
   }
   return true;
 }
@@ -334,15 +338,17 @@ static bool layouts_agree(const frame *f) {
 static dlua_status convert_layouts(frame *f) {
   dlua_args *a = f->a;
   bool blocked = false;
-  for (int k = 0; k < a->nin; k++) blocked |= f->in[k] && f->in[k]->layout != DLUA_STRIDED;
+  for (int k = 0; k < a->nin; k++) blocked |= f->in[k] && f->in[k]->storage->layout != DLUA_STRIDED;
+  if (!blocked) return DLUA_OK;
   bool taken = (a->op->flags & DLUA_LAYOUTS) && !dlua_reference_mode();
-  if (!blocked || taken) return DLUA_OK;
   if ((a->op->flags & DLUA_ELEMENTWISE) && layouts_agree(f)) {
-    for (int k = 0; k < DLUA_MAX_OUT; k++) a->spec[k].layout = (dlua_layout)f->in[0]->layout;
+    for (int k = 0; k < DLUA_MAX_OUT; k++)
+      a->spec[k].layout = (dlua_layout)f->in[0]->storage->layout;
     return DLUA_OK;
   }
   for (int k = 0; k < a->nin; k++) {
-    if (f->in[k]) DLUA_TRY(dlua_make_strided(f->in[k]));
+    bool leave = taken && !(a->op->strided && word_in(input_name(a, k), a->op->strided));
+    if (f->in[k] && !leave) DLUA_TRY(dlua_make_strided(f->in[k]));
   }
   return DLUA_OK;
 }
@@ -352,7 +358,7 @@ static dlua_status make_contiguous(frame *f) {
   if (!which) return DLUA_OK;
   for (int k = 0; k < f->a->nin; k++) {
     dlua_tensor *x = f->in[k], *y = NULL;
-    if (!x || x->layout != DLUA_STRIDED || dlua_is_contiguous(x)) continue;
+    if (!x || x->storage->layout != DLUA_STRIDED || dlua_is_contiguous(x)) continue;
     if (which[0] != '*' && !word_in(input_name(f->a, k), which)) continue;
     DLUA_TRY(dlua_contiguous(x, &y));
     y->number = x->number;
@@ -386,6 +392,14 @@ static dlua_status check_inplace(const dlua_args *a) {
                      "%s: x is a view of a recorded tensor; change the tensor itself with x[key] = "
                      "value, or clone the view (x %s)",
                      name_of(a), dlua_shape_text(x));
+  }
+  for (int k = 1; k < a->nin && x->view; k++) {
+    if (!a->in[k] || !a->in[k]->requires_grad) continue;
+    return dlua_fail(
+        DLUA_BAD_STATE,
+        "%s: %s requires gradient but x is a view, whose tensor would not know; change "
+        "the tensor itself with x[key] = value, or clone the view (x %s)",
+        name_of(a), input_name(a, k), dlua_shape_text(x));
   }
   return DLUA_OK;
 }
@@ -428,40 +442,46 @@ static dlua_status fits_inplace(const frame *f) {
 // Where the kernel writes: x itself when dtype and layout allow it.
 static bool writes_directly(const frame *f) {
   return f->a->inplace && f->given[0] == f->in[0] && f->a->spec[0].dtype == f->given[0]->dtype &&
-         f->a->spec[0].layout == f->given[0]->layout;
+         f->a->spec[0].layout == f->given[0]->storage->layout;
 }
 
-static dlua_status make_results(frame *f) {
+static dlua_status make_result(frame *f, int k) {
   dlua_args *a = f->a;
-  int k = 0;
-  if (writes_directly(f)) a->out[k++] = dlua_tensor_retain(f->given[0]);
-  for (; k < a->nout; k++) {
-    dlua_spec *s = &a->spec[k];
-    DLUA_TRY(dlua_tensor_new(&a->out[k], s->dtype, s->ndim, s->size, a->device));
-    a->out[k]->layout = (uint8_t)s->layout;
+  dlua_spec *s = &a->spec[k];
+  bool target = a->inplace && k == 0;
+  if (target)
+    f->results[k] = dlua_tensor_retain(f->given[0]);
+  else {
+    DLUA_TRY(dlua_tensor_new(&f->results[k], f->final[k], s->ndim, s->size, a->device));
+    f->results[k]->storage->layout = (uint8_t)s->layout;
   }
+  if (target ? writes_directly(f) : f->final[k] == s->dtype) {
+    a->out[k] = dlua_tensor_retain(f->results[k]);
+    return DLUA_OK;
+  }
+  DLUA_TRY(dlua_tensor_new(&a->out[k], s->dtype, s->ndim, s->size, a->device));
+  a->out[k]->storage->layout = (uint8_t)s->layout;
   return DLUA_OK;
 }
 
-// Brings results to the dtype that was promised, and into the target of an in-place call.
+// Brings what the kernel wrote to the results, and what it wrote to converted inputs back to the
+// given ones.
 static dlua_status finish_results(frame *f) {
   dlua_args *a = f->a;
   for (int k = 0; k < a->nout; k++) {
-    dlua_tensor *x = a->out[k], *y = NULL;
-    if (a->inplace && k == 0) {
-      dlua_tensor *target = f->given[0];
-      if (x == target) {
-        target->storage->version++;
-        continue;
-      }
-      DLUA_TRY(dlua_copy(target, x));
-      y = dlua_tensor_retain(target);
-    } else {
-      if (x->dtype == f->final[k]) continue;
-      DLUA_TRY(dlua_cast(x, f->final[k], &y));
-    }
-    dlua_tensor_release(x);
-    a->out[k] = y;
+    dlua_tensor *result = f->results[k];
+    bool target = a->inplace && k == 0;
+    if (a->out[k] != result) {
+      DLUA_TRY(dlua_copy(result, a->out[k]));
+      if (!target) result->storage->version = 0;
+    } else if (target)
+      result->storage->version++;
+    dlua_tensor_release(a->out[k]);
+    a->out[k] = result, f->results[k] = NULL;
+  }
+  for (int k = 0; k < a->nin && a->op->writes; k++) {
+    if (f->in[k] == f->given[k] || !word_in(input_name(a, k), a->op->writes)) continue;
+    DLUA_TRY(dlua_copy(f->given[k], f->in[k]));
   }
   return DLUA_OK;
 }
@@ -559,7 +579,9 @@ static dlua_status compute(frame *f) {
   DLUA_TRY(a->op->shape(a));
   if (a->sig->nnum) DLUA_TRY(check_values(a));
   DLUA_TRY(check_record(f));
-  if (a->op->flags & DLUA_VIEW) return DLUA_OK;
+  if (a->op->flags & DLUA_VIEW) {
+    return f->record ? dlua_record_open(&f->node, a, f->given, a->out) : DLUA_OK;
+  }
   for (int k = 0; k < a->nout; k++) {
     bool narrowed = f->narrow != DLUA_F32 && a->spec[k].dtype == DLUA_F32;
     f->final[k] = narrowed ? f->narrow : a->spec[k].dtype;
@@ -568,7 +590,10 @@ static dlua_status compute(frame *f) {
     DLUA_TRY(fits_inplace(f));
     DLUA_TRY(copy_overlaps(f));
   }
-  DLUA_TRY(make_results(f));
+  for (int k = 0; k < a->nout; k++) DLUA_TRY(make_result(f, k));
+  // Everything the record needs is there before the kernel writes: a call that fails has changed
+  // nothing.
+  if (f->record) DLUA_TRY(dlua_record_open(&f->node, a, f->given, f->results));
   DLUA_TRY(run_kernel(a));
   return finish_results(f);
 }
@@ -576,7 +601,8 @@ static dlua_status compute(frame *f) {
 // Room for the converted inputs and the temporaries of calls with many inputs.
 static dlua_status open_frame(frame *f, dlua_args *a) {
   f->a = a, f->sig = a->sig, f->given = a->in, f->ntemps = f->nnumbers = 0;
-  f->in = f->converted, f->temps = f->few;
+  f->in = f->converted, f->temps = f->few, f->node = NULL;
+  memset(f->results, 0, sizeof f->results);
   size_t bytes = (size_t)a->nin * sizeof(dlua_tensor *);
   if (a->nin > DLUA_MAX_IN) {
     f->in = dlua_new(3 * bytes);
@@ -588,6 +614,7 @@ static dlua_status open_frame(frame *f, dlua_args *a) {
 }
 
 static void close_frame(frame *f) {
+  for (int k = 0; k < DLUA_MAX_OUT; k++) dlua_tensor_release(f->results[k]);
   for (int k = 0; k < f->ntemps; k++) dlua_tensor_release(f->temps[k]);
   f->a->in = f->given;
   if (f->in != f->converted) dlua_delete(f->in, 3 * (size_t)f->a->nin * sizeof(dlua_tensor *));
@@ -607,7 +634,10 @@ dlua_status dlua_run(dlua_args *a) {
   dlua_status status = prepare(&f);
   if (status == DLUA_OK) status = compute(&f);
   close_frame(&f);
-  if (status == DLUA_OK && f.record) status = dlua_record(a);
-  if (status != DLUA_OK) drop_results(a);
+  if (status != DLUA_OK)
+    drop_results(a);
+  else if (f.node)
+    dlua_record_close(f.node, a);
+  dlua_node_release(f.node);
   return status;
 }

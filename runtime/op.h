@@ -224,7 +224,10 @@ struct dlua_op {
   void (*back)(dlua_back *b);
   const char *save;       // what back reads: names of inputs and results, "x y"
   const char *contiguous; // inputs that dlua_run makes contiguous first ("*": all)
-  const char *refuse;     // dtypes the op does not take, "bool u8", or NULL
+  const char
+      *strided;       // with DLUA_LAYOUTS: inputs whose kernels take no blocked layout all the same
+  const char *writes; // inputs the kernel changes besides the results (running averages)
+  const char *refuse; // dtypes the op does not take, "bool u8", or NULL
 };
 
 // ---------------------------------------------------------------- shape rules shared by families
@@ -236,6 +239,10 @@ dlua_status dlua_shape_broadcast(dlua_args *a); // NumPy broadcasting over all T
 dlua_status dlua_number_fits(const dlua_args *a, const dlua_value *v, dlua_dtype dtype);
 // Sets spec[k] to a shape; the dtype stays what the rule gave.
 void dlua_spec_shape(dlua_args *a, int k, int ndim, const int64_t *size);
+// Arithmetic of sizes in shape rules: a result that does not fit stays at the end of the numbers it
+// has passed, so a rule may calculate with whatever a script gives; such a size is refused later.
+int64_t dlua_size_add(int64_t x, int64_t y);
+int64_t dlua_size_mul(int64_t x, int64_t y);
 // Fails with "op: what" plus all input shapes: (x {2,3}, w {4}). Use for every shape error.
 dlua_status dlua_shape_error(const dlua_args *a, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

@@ -11,6 +11,18 @@ void dlua_spec_shape(dlua_args *a, int k, int ndim, const int64_t *size) {
   for (int d = 0; d < ndim; d++) a->spec[k].size[d] = size[d];
 }
 
+int64_t dlua_size_add(int64_t x, int64_t y) {
+  int64_t sum;
+  if (!__builtin_add_overflow(x, y, &sum)) return sum;
+  return x < 0 ? INT64_MIN : INT64_MAX;
+}
+
+int64_t dlua_size_mul(int64_t x, int64_t y) {
+  int64_t product;
+  if (!__builtin_mul_overflow(x, y, &product)) return product;
+  return (x < 0) != (y < 0) ? INT64_MIN : INT64_MAX;
+}
+
 dlua_status dlua_shape_same(dlua_args *a) {
   for (int k = 0; k < a->nout; k++) dlua_spec_shape(a, k, a->in[0]->ndim, a->in[0]->size);
   return DLUA_OK;

@@ -15,12 +15,15 @@ typedef struct dlua_dtype_rows {
   dlua_row *logical_and, *logical_or, *logical_xor, *logical_not, *isnan, *isinf, *isfinite;
   dlua_row *neg, *abs, *sign, *square, *reciprocal, *sqrt, *rsqrt, *clamp, *clamp_grad;
   dlua_row *floor, *ceil, *round, *trunc;
-  dlua_row *exp, *log, *log1p, *expm1, *log2, *log10, *sin, *cos, *erf;
+  dlua_row *exp, *log, *log1p, *expm1, *log2, *log10, *sin, *cos, *tan, *erf;
   dlua_row *relu, *relu_grad, *leaky_relu, *leaky_relu_grad, *elu, *elu_grad;
   dlua_row *gelu, *gelu_grad, *silu, *silu_grad, *sigmoid, *sigmoid_grad, *tanh, *tanh_grad;
   dlua_row *softplus, *softplus_grad, *hardtanh, *hardtanh_grad, *logsigmoid;
   // Values of losses from x and target, without weights and reduction.
   dlua_row *l1_loss, *huber_loss, *smooth_l1_loss, *bce_loss, *bce_with_logits, *kl_div;
+  // target * (first - x + second), 0 where target is 0: cross entropy with log(sum(exp(x))) in two
+  // parts.
+  dlua_row *soft_label;
 } dlua_dtype_rows;
 
 typedef struct dlua_simd_kernels {

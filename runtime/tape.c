@@ -137,28 +137,24 @@ static void set_result(dlua_node *node, int k, dlua_tensor *y) {
   dlua_node_release(old); // of an in-place call: its history hangs on the new node now
 }
 
-static dlua_status keep(dlua_kept *kept, int slot, dlua_tensor *x, bool overwritten) {
+static dlua_status keep(dlua_kept *kept, int slot, dlua_tensor *x) {
   kept->slot = (int16_t)slot;
   if (!x) return DLUA_OK;
   DLUA_TRY(dlua_tensor_detach(&kept->tensor, x));
-  // What an in-place call has just overwritten is kept with its old version, so that reading it
-  // fails.
-  kept->version = x->storage->version - overwritten;
+  kept->version =
+      x->storage->version; // before the kernel: an input that it overwrites will not match
   return DLUA_OK;
 }
 
-static dlua_status keep_all(dlua_node *node, const dlua_args *a, const plan *p) {
+static dlua_status keep_all(dlua_node *node, const dlua_args *a, dlua_tensor **in,
+                            dlua_tensor **results, const plan *p) {
   int n = 0;
   for (int k = 0; k < p->count; k++) {
     int slot = p->slot[k];
     if (slot == WHOLE_LIST) {
-      for (int i = a->sig->ntensor - 1; i < a->nin; i++) {
-        DLUA_TRY(keep(&node->kept[n++], i, a->in[i], false));
-      }
-    } else {
-      dlua_tensor *x = slot >= 0 ? a->in[slot] : a->out[-1 - slot];
-      DLUA_TRY(keep(&node->kept[n++], slot, x, a->inplace && slot == 0));
-    }
+      for (int i = a->sig->ntensor - 1; i < a->nin; i++) DLUA_TRY(keep(&node->kept[n++], i, in[i]));
+    } else
+      DLUA_TRY(keep(&node->kept[n++], slot, slot >= 0 ? in[slot] : results[-1 - slot]));
   }
   return DLUA_OK;
 }
@@ -178,18 +174,27 @@ bool dlua_should_record(const dlua_args *a) {
   return false;
 }
 
-dlua_status dlua_record(dlua_args *a) {
+dlua_status dlua_record_open(dlua_node **record, const dlua_args *a, dlua_tensor **in,
+                             dlua_tensor **results) {
   const plan *p = plan_of(a->op, a->sig);
   dlua_node *node = node_new(a->op, a->nin, a->nout, kept_count(a, p), a->sig->nnum);
   if (!node) return DLUA_NO_MEMORY;
   node->device = a->device;
   memcpy(node->num, a->num, (size_t)a->sig->nnum * sizeof *a->num);
-  dlua_status status = keep_all(node, a, p);
-  for (int k = 0; status == DLUA_OK && k < a->nin; k++) set_edge(&node->edges[k], a->in[k]);
-  for (int k = 0; status == DLUA_OK && k < a->nout; k++) set_result(node, k, a->out[k]);
-  if (status == DLUA_OK && a->inplace) a->out[0]->rewrites = ++a->out[0]->storage->rewrites;
-  dlua_node_release(node);
-  return status;
+  dlua_status status = keep_all(node, a, in, results, p);
+  for (int k = 0; status == DLUA_OK && k < a->nin; k++) set_edge(&node->edges[k], in[k]);
+  if (status != DLUA_OK) return dlua_node_release(node), status;
+  *record = node;
+  return DLUA_OK;
+}
+
+void dlua_record_close(dlua_node *node, dlua_args *a) {
+  for (int k = 0; k < node->nkept; k++) {
+    dlua_kept *kept = &node->kept[k];
+    if (kept->slot < 0 && kept->tensor) kept->version = kept->tensor->storage->version;
+  }
+  for (int k = 0; k < a->nout; k++) set_result(node, k, a->out[k]);
+  if (a->inplace) a->out[0]->rewrites = ++a->out[0]->storage->rewrites;
 }
 
 dlua_status dlua_record_custom(int nin, dlua_tensor **in, int nout, dlua_tensor **out,

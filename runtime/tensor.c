@@ -119,10 +119,8 @@ static dlua_tensor *alias(const dlua_tensor *x) {
 
 dlua_status dlua_tensor_view(dlua_tensor **view, const dlua_tensor *x, int ndim,
                              const int64_t *size, const int64_t *stride, int64_t offset) {
-  if (ndim > DLUA_MAX_DIMS) {
-    return dlua_fail(DLUA_BAD_ARGUMENT, "a tensor has at most %d dimensions, got %d", DLUA_MAX_DIMS,
-                     ndim);
-  }
+  size_t bytes = 0;
+  DLUA_TRY(check_shape((dlua_dtype)x->dtype, ndim, size, &bytes));
   dlua_tensor *y = alias(x);
   if (!y) return DLUA_NO_MEMORY;
   y->view = true, y->number = false, y->ndim = (uint8_t)ndim, y->offset = offset;
@@ -159,7 +157,7 @@ int64_t dlua_numel(const dlua_tensor *x) {
 }
 
 bool dlua_is_contiguous(const dlua_tensor *x) {
-  if (x->layout != DLUA_STRIDED) return false;
+  if (x->storage->layout != DLUA_STRIDED) return false;
   int64_t stride = 1;
   bool empty = false;
   for (int d = x->ndim - 1; d >= 0; d--) {
@@ -270,7 +268,7 @@ dlua_status dlua_copy(dlua_tensor *dst, const dlua_tensor *src) {
   dst->storage->version++;
   if (dlua_numel(dst) == 0) return DLUA_OK;
   dlua_tensor *flat = NULL;
-  if (src->layout != DLUA_STRIDED) {
+  if (src->storage->layout != DLUA_STRIDED) {
     DLUA_TRY(dlua_contiguous(src, &flat));
     src = flat;
   }
@@ -285,7 +283,8 @@ static dlua_status copied(const dlua_tensor *x, dlua_dtype dtype, dlua_device *d
                           dlua_tensor **result) {
   dlua_tensor *y = NULL;
   DLUA_TRY(dlua_tensor_new(&y, dtype, x->ndim, x->size, device));
-  dlua_status status = x->layout == DLUA_STRIDED ? dlua_copy(y, x) : dlua_reorder(y, x);
+  bool moves = x->storage->layout == DLUA_STRIDED || device != dlua_device_of(x);
+  dlua_status status = moves ? dlua_copy(y, x) : dlua_reorder(y, x);
   if (status != DLUA_OK) return dlua_tensor_release(y), status;
   y->storage->version = 0;
   *result = y;
@@ -299,7 +298,7 @@ dlua_status dlua_contiguous(const dlua_tensor *x, dlua_tensor **result) {
 
 dlua_status dlua_cast(const dlua_tensor *x, dlua_dtype dtype, dlua_tensor **result) {
   if (x->dtype == dtype) return *result = dlua_tensor_retain((dlua_tensor *)x), DLUA_OK;
-  if (x->layout == DLUA_STRIDED) return copied(x, dtype, dlua_device_of(x), result);
+  if (x->storage->layout == DLUA_STRIDED) return copied(x, dtype, dlua_device_of(x), result);
   dlua_tensor *flat = NULL;
   DLUA_TRY(dlua_contiguous(x, &flat));
   dlua_status status = copied(flat, dtype, dlua_device_of(x), result);
@@ -315,8 +314,8 @@ dlua_status dlua_to_device(const dlua_tensor *x, dlua_device *device, dlua_tenso
 dlua_status dlua_tensor_fill(dlua_tensor *x, double value) {
   dlua_tensor *number = NULL, *spread = NULL;
   static const int64_t zeros[DLUA_MAX_DIMS];
-  DLUA_TRY(dlua_tensor_number(&number, value == trunc(value) && fabs(value) < 9e15, (int64_t)value,
-                              value));
+  bool exact = value == trunc(value) && fabs(value) < 9e15;
+  DLUA_TRY(dlua_tensor_number(&number, exact, exact ? (int64_t)value : 0, value));
   dlua_status status = dlua_tensor_view(&spread, number, x->ndim, x->size, zeros, 0);
   if (status == DLUA_OK) status = dlua_copy(x, spread);
   dlua_tensor_release(number), dlua_tensor_release(spread);
@@ -324,19 +323,21 @@ dlua_status dlua_tensor_fill(dlua_tensor *x, double value) {
 }
 
 dlua_status dlua_make_strided(dlua_tensor *x) {
-  if (x->layout == DLUA_STRIDED) return DLUA_OK;
-  dlua_storage *fresh = storage_new(x->storage->bytes, dlua_device_of(x));
+  dlua_storage *storage = x->storage;
+  if (storage->layout == DLUA_STRIDED) return DLUA_OK;
+  dlua_storage *fresh = storage_new(storage->bytes, storage->device);
   if (!fresh) return DLUA_NO_MEMORY;
   dlua_tensor strided = *x;
-  strided.storage = fresh, strided.layout = DLUA_STRIDED, strided.offset = 0;
-  set_shape(&strided, x->ndim, x->size);
+  strided.storage = fresh;
   dlua_status status = dlua_reorder(&strided, x);
-  if (status != DLUA_OK) return storage_release(fresh), status;
-  fresh->version = x->storage->version, fresh->rewrites = x->storage->rewrites;
-  storage_release(x->storage);
-  x->storage = fresh, x->layout = DLUA_STRIDED, x->offset = 0;
-  set_shape(x, x->ndim, strided.size);
-  return DLUA_OK;
+  if (status == DLUA_OK) { // the block is exchanged under all tensors that share the storage
+    void *blocked = storage->data;
+    storage->data = fresh->data, storage->layout = DLUA_STRIDED;
+    fresh->data = blocked;
+    drop_cache(storage);
+  }
+  storage_release(fresh);
+  return status;
 }
 
 dlua_status dlua_item(const dlua_tensor *x, bool *is_int, int64_t *i, double *f) {

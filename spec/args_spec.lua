@@ -43,6 +43,10 @@ describe("dlua.args", function()
     local files = {{"quick", default = false}, {"files", rest = true}}
     assert.same({quick = true, files = {"a", "b"}}, dlua.args(files, {"a", "--quick", "b"}))
     assert.same({quick = false, files = {}}, dlua.args(files, {}))
+    local short = {{"epochs", default = 9, quick = 2}, {"quick", default = false}}
+    assert.equal(9, dlua.args(short, {}).epochs)
+    assert.equal(2, dlua.args(short, {"--quick"}).epochs)
+    assert.equal(5, dlua.args(short, {"--quick", "--epochs", "5"}).epochs)
     assert.has_error(function() dlua.args({{"files", rest = true, required = true}}, {}) end)
     assert.has_error(function() dlua.args({{"files", rest = true, default = "a"}}, {}) end)
     assert.has_error(function() dlua.args({{"files", rest = true, choices = {"a"}}}, {"c"}) end)

@@ -263,3 +263,25 @@ describe("dlua.Function", function()
     assert.is_true(dlua.memory().live - before < 100000)
   end)
 end)
+
+describe("what would lose a gradient", function()
+  local function fails(text, fn) assert.error_matches(fn, text, 1, true) end
+
+  it("is refused: a recorded source for a view", function()
+    local base, p = dlua.zeros(2, 3), leaf {1, 2, 3}
+    fails("add_: y requires gradient but x is a view", function() base[1]:add_(p) end)
+    fails("value requires gradient but x is a view", function()
+      local row = base[1]
+      row[1] = p[1]
+    end)
+    base[1] = p * 2
+    base:sum():backward()
+    assert.same({2, 2, 2}, p.grad:totable())
+  end)
+
+  it("is refused: a first gradient on another device", function()
+    local y = leaf {1, 2} * 2
+    fails("backward: x is on cpu but the gradient is on mock",
+      function() y:backward(dlua.ones({2}, {device = "mock"})) end)
+  end)
+end)

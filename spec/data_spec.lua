@@ -1,6 +1,7 @@
 -- Data sets, splits and loaders.
 local dlua = require "dlua"
 local data, image, T = dlua.data, dlua.image, dlua.transforms
+local fails = require "spec.helpers".fails
 
 local shipped = "examples/data/cifar10-small"
 
@@ -15,13 +16,6 @@ local function quietly(fn, ...)
   sink:close()
   assert(result[1], result[2])
   return result[2], text
-end
-
-local function fails(fn, ...)
-  local ok, message = pcall(fn)
-  assert.is_false(ok)
-  assert.is_nil(tostring(message):find "\n")
-  for _, part in ipairs {...} do assert.is_truthy(tostring(message):find(part, 1, true), tostring(message)) end
 end
 
 local function load(split) return (quietly(data.load, shipped, {split = split})) end
@@ -68,6 +62,20 @@ describe("data.load", function()
     fails(function() data.load(shipped, {split = "val"}) end, "val")
     fails(function() data.load(shipped, {spit = "val"}) end, "spit", "split")
     fails(function() data.ImageFolder "examples/data/mnist-small" end, "mnist-small")
+  end)
+
+  it("converts channels or says that it cannot", function()
+    local set = quietly(data.load, "cifar10", {split = "test", channels = 1})
+    assert.same({1, 32, 32}, (set:get(1)).shape)
+    fails(function() data.load("mnist", {channels = 3}) end, "mnist", "1 channels", "3")
+    fails(function() data.load("mnist", {channels = 2}) end, "channels", "2")
+    fails(function() data.load("mnist", {channels = "x"}) end, "channels", "x")
+  end)
+
+  it("is one of a fixed set of names", function()
+    fails(function() return data.Dataloader end, "data.Dataloader", "DataLoader")
+    fails(function() return image.lod end, "image.lod", "image.load")
+    fails(function() return T.Lamda end, "transforms.Lamda", "Lambda")
   end)
 
   it("counts digits from 1", function()
@@ -147,6 +155,7 @@ describe("parts", function()
     fails(function() data.subset(set, 21) end, "21", "20")
     fails(function() data.subset(set, {0}) end, "0", "1..20")
     fails(function() return set[21] end, "21", "1..20")
+    fails(function() data.subset(data.TensorDataset(dlua.ones(3)), 2, {seed = "abc"}) end, "seed", "abc")
   end)
 
   it("work for data sets written in Lua", function()
@@ -207,6 +216,11 @@ describe("DataLoader", function()
   it("transforms the same in C and step by step from Lua", function()
     local set = data.subset(load "train", 40)
     local in_c = epochs(set, {batch_size = 16, shuffle = true, transform = augment})
+    local in_lua_set = {size = function() return #set end, get = function(_, i) return set:get(i) end}
+    for k, batch in ipairs(epochs(in_lua_set, {batch_size = 16, shuffle = true, transform = augment})) do
+      assert.is_true(batch[1]:equal(in_c[k][1]))
+      assert.is_true(batch[2]:equal(in_c[k][2]))
+    end
     local nothing = T.Lambda(function(x) return x end)
     for _, mixed in ipairs {T.Compose {nothing, augment}, T.Compose {augment, nothing}} do
       local shifted = mixed.parts[1] == nothing
@@ -261,11 +275,33 @@ describe("DataLoader", function()
   end)
 
   it("stops its workers when it is collected", function()
+    local function threads()
+      for line in io.lines "/proc/self/status" do
+        local count = line:match "^Threads:%s*(%d+)"
+        if count then return tonumber(count) end
+      end
+    end
+    collectgarbage()
+    collectgarbage()
+    local before = threads()
     for _ = 1, 20 do
       data.DataLoader(load "train", {batch_size = 10, num_workers = 2, transform = augment}):iter()()
     end
     collectgarbage()
     collectgarbage()
+    assert.is_true(threads() <= before + dlua.threads())
+  end)
+
+  it("makes batches of booleans and of mixed numbers in Lua", function()
+    local function parts(i) return i % 2 == 0, i == 1 and 1 or 0.5 end
+    local set = {size = function() return 2 end, get = function(_, i) return parts(i) end}
+    local flags, numbers = data.DataLoader(set, {batch_size = 2}):iter()()
+    assert.same({"bool", {false, true}}, {flags.dtype, flags:totable()})
+    assert.same({"f32", {1, 0.5}}, {numbers.dtype, numbers:totable()})
+    local stored = data.TensorDataset(dlua.rand(2, 1, 2, 2), dlua.tensor {false, true})
+    local nothing = T.Lambda(function(x) return x end)
+    local _, kept = data.DataLoader(stored, {batch_size = 2, transform = nothing}):iter()()
+    assert.same({"bool", {false, true}}, {kept.dtype, kept:totable()})
   end)
 
   it("calls collate with the samples of a batch", function()

@@ -61,16 +61,20 @@ local function value_of(t)
   return single(lo + (hi - lo) * math.random())
 end
 
--- The array behind a placeholder: drawn once, then kept.
+local LARGE, PERIOD = 10000, 9973 -- a large array repeats its first PERIOD values
+
+-- The array behind a placeholder: drawn once, then kept; but a large one is not, or each full collection of the
+-- specs that let allocations fail would walk through all of them.
 local function array_of(t)
   if t.array then return t.array end
   local data = {}
-  for k = 1, array.count(t.size) do data[k] = t.values and t.values[k] or value_of(t) end
+  for k = 1, array.count(t.size) do data[k] = t.values and t.values[k] or data[k - PERIOD] or value_of(t) end
   if t.is == "T" then
     for k, v in ipairs(data) do data[k] = v + 0.0 end
   end
-  t.array = {size = t.size, data = data, dtype = t.is == "T" and "f64" or t.is == "I" and "i64" or "bool"}
-  return t.array
+  local a = {size = t.size, data = data, dtype = t.is == "T" and "f64" or t.is == "I" and "i64" or "bool"}
+  if #data < LARGE then t.array = a end
+  return a
 end
 
 -- A tensor of an array. Strided: the same values, lying in memory in the reverse order of dimensions and with gaps.

@@ -2,16 +2,7 @@
 local dlua = require "dlua"
 local help = require "dlua.help"
 local nn, optim, train, metrics = dlua.nn, dlua.optim, dlua.train, dlua.metrics
-
-local function loader(batches)
-  return setmetatable({iter = function()
-    local k = 0
-    return function()
-      k = k + 1
-      if batches[k] then return table.unpack(batches[k]) end
-    end
-  end}, {__len = function() return #batches end})
-end
+local loader = require "spec.helpers".loader
 
 -- What examples may name.
 local function environment()

@@ -95,6 +95,17 @@ local cases = {
     function() return ones(1, 1, 4, 4):conv2d(ones(2, 1, 3, 3), {paddin = 1}) end},
   {"threads: n must be at least 1, got 0", function() return dlua.threads(0) end},
   {"seed: n must be an integer, got string", function() return dlua.seed("a") end},
+  {"expand: {1099511627776,1099511627776} has too many elements",
+    function() return ones(1):expand(1 << 40, 1 << 40) end},
+  {"range: {9223372036854775807} has too many elements",
+    function() return dlua.range(math.mininteger, math.maxinteger) end},
+  {"bce_loss: x 4 at position 2 is outside 0..1; bce_with_logits takes scores (x {2})",
+    function() return dlua.tensor({0.5, 4}):bce_loss(ones(2)) end},
+  {"ToFloat: x must be a tensor, got string", function() return (dlua.transforms.ToFloat()("a")) end},
+  {"transforms.RandmCrop does not exist (did you mean transforms.RandomCrop?)",
+    function() return dlua.transforms.RandmCrop end},
+  {"data.lod does not exist (did you mean data.load?)", function() return dlua.data.lod end},
+  {"image.laod does not exist (did you mean image.load?)", function() return dlua.image.laod end},
 }
 
 describe("a message", function()
@@ -133,8 +144,8 @@ describe("functions beside ops", function()
   it("name themselves and the argument", function()
     assert.equal("device: name must be a string, got number", message_of(function() return dlua.device(5) end))
     assert.equal("op_info: name must be a string, got table", message_of(function() return dlua.op_info {} end))
-    assert.equal("image.load: path must be a string, got no value", message_of(function() return dlua.io.png_read() end))
-    assert.equal("nearest: word must be a string, got no value", message_of(function() return dlua.nearest() end))
+    assert.equal("image.load: path must be a string, got nil", message_of(function() return dlua.io.png_read(nil) end))
+    assert.equal("nearest: word must be a string, got nil", message_of(function() return dlua.nearest(nil) end))
     assert.equal("step: rule 'lion' is unknown (sgd, adam, rmsprop, adagrad)",
       message_of(function() return dlua.optim_step("lion", {}) end))
   end)
@@ -147,7 +158,8 @@ describe("an error deep in a recursion", function()
       return (descend(depth - 1))
     end
     local before = os.clock()
-    assert.equal("add: shapes {2} and {3} do not broadcast", message_of(function() return descend(60000) end))
+    local message = message_of(function() return descend(60000) end)
+    assert.equal("add: shapes {2} and {3} do not broadcast", message)
     assert.is_true(os.clock() - before < 1)
   end)
 end)

@@ -166,6 +166,15 @@ describe("image.grid", function()
     assert.same({{{9, 9, 9, 9, 9}, {9, 1, 9, 2, 9}, {9, 9, 9, 9, 9}, {9, 3, 9, 9, 9}, {9, 9, 9, 9, 9}}},
       grid:totable())
   end)
+
+  it("stays on the pictures' device and refuses columns that are none", function()
+    local x = dlua.ones(2, 1, 1, 1)
+    local grid = image.grid(x:to "mock", {padding = 0})
+    assert.equal("mock", grid.device)
+    assert.same({{{1, 1}}}, grid:cpu():totable())
+    mentions(message_of(image.grid, x, {columns = 0}), "columns", "0")
+    mentions(message_of(image.grid, x, {padding = -1}), "padding", "-1")
+  end)
 end)
 
 describe("data.csv", function()

@@ -1,5 +1,6 @@
--- live.lua - the n-th allocation fails, for every n: the call raises a clean error or recovers, and what it had
--- allocated is free again. DLUA_FAULT_STEP=16 tries every 16th n (for slow builds).
+-- live.lua - the n-th allocation fails, for every n, alone or with all that follow: the call raises a clean error or
+-- recovers, and what it had allocated is free again. live.check does it to the runtime's allocations, live.check_lua to
+-- Lua's own. DLUA_FAULT_STEP=16 tries every 16th n (for slow builds).
 local dlua = require "dlua"
 
 local live = {injections = 0}
@@ -11,23 +12,50 @@ local function settled()
   return dlua.memory().live
 end
 
--- Runs f once to count its allocations, then once for each of them failing. f keeps nothing.
-function live.check(f)
+-- Runs f once to count its allocations, then once for each of them failing. f keeps nothing. With `on` all
+-- later ones fail too, so that the second try after a collection fails as well: f must raise.
+function live.check(f, on)
   f()
   local base = settled()
   local before = dlua.test.allocation_count()
   f()
   local count = dlua.test.allocation_count() - before
   for n = 1 + math.random(0, step - 1), count, step do
-    dlua.test.fail_allocation(n)
+    dlua.test.fail_allocation(n, on)
     local ok, message = pcall(f)
     dlua.test.fail_allocation(0)
     live.injections = live.injections + 1
-    if not ok then assert(type(message) == "string" and not message:find "\n", message) end
+    if ok then message = nil end -- what f returned may hold tensors
+    assert(not (ok and on), "memory had run out and nothing was raised")
+    assert(ok or type(message) == "string" and not message:find "\n", message)
     local now = dlua.memory().live
     if now ~= base then now = settled() end -- a full collection only where there is something to collect
     assert(now == base, ("allocation %d of %d failed: %d bytes live before, %d after"):format(n, count, base, now))
   end
+end
+
+-- The same for Lua's own allocations. A failing one raises "not enough memory", or Lua finds some after all; what
+-- matters is that nothing of the runtime's is lost on the way and that the next call works.
+function live.check_lua(f)
+  f()
+  local base = settled()
+  dlua.test.fail_lua_allocation(1 << 60)
+  local before = dlua.test.lua_allocation_count()
+  f()
+  local count = dlua.test.lua_allocation_count() - before
+  dlua.test.fail_lua_allocation(0)
+  for n = 1 + math.random(0, step - 1), count, step do
+    dlua.test.fail_lua_allocation(n)
+    local ok, message = pcall(f)
+    dlua.test.fail_lua_allocation(0)
+    live.injections = live.injections + 1
+    if ok then message = nil end -- what f returned may hold tensors
+    assert(ok or type(message) == "string" and not message:find "\n", message)
+    local now = dlua.memory().live
+    if now ~= base then now = settled() end
+    assert(now == base, ("Lua allocation %d of %d failed: %d bytes live before, %d after"):format(n, count, base, now))
+  end
+  f()
 end
 
 return live

@@ -1,12 +1,7 @@
 -- Modules: registration, names, state, modes, printing, calling.
 local dlua = require "dlua"
 local nn = dlua.nn
-
-local function fails(fn, ...)
-  local ok, message = pcall(fn)
-  assert.is_false(ok)
-  for _, part in ipairs {...} do assert.truthy(tostring(message):find(part, 1, true), tostring(message)) end
-end
+local fails = require "spec.helpers".fails
 
 local Pair = nn.class "Pair"
 function Pair:init(width)
@@ -15,6 +10,13 @@ function Pair:init(width)
   self.scale = nn.Parameter(dlua.ones(1))
 end
 function Pair:forward(x) return self.first(self.second(x)) * self.scale end
+
+describe("net:to", function()
+  it("asks for what it is moved to", function()
+    local layer = dlua.nn.Linear(1, 1)
+    assert.error_matches(function() layer:to() end, "to: a dtype or a device is missing", 1, true)
+  end)
+end)
 
 describe("registration", function()
   it("keeps the order of assignment", function()
@@ -47,6 +49,21 @@ describe("registration", function()
     local m = Pair(3)
     m.layers = {nn.Linear(1, 1)}
     fails(function() m:parameters() end, "layers", "ModuleList")
+  end)
+
+  it("searches a large plain table once, and again when its list grows", function()
+    local words = {}
+    for k = 1, 100000 do words["word" .. k] = k end
+    local m = Pair(2)
+    m.words = words
+    m:parameters()
+    local seen = 0
+    debug.sethook(function() seen = seen + 1 end, "", 1000)
+    m:parameters()
+    debug.sethook()
+    assert.is_true(seen < 10, ("%d thousand instructions"):format(seen))
+    words[1] = nn.ReLU()
+    fails(function() m:parameters() end, "words", "ModuleList")
   end)
 
   it("refuses a tensor in a parameter's place", function()
@@ -194,6 +211,26 @@ describe("hooks", function()
     assert.equal(7, seen)
   end)
 
+  it("are taken away one by one, also while they run", function()
+    local m, calls = nn.Identity(), {}
+    local function hook() calls[#calls + 1] = "twice" end
+    local remove = m:register_forward_hook(hook)
+    m:register_forward_hook(hook)
+    remove()
+    m(1)
+    assert.same({"twice"}, calls)
+    local remove_itself
+    m, calls = nn.Identity(), {}
+    remove_itself = m:register_forward_hook(function()
+      calls[#calls + 1] = "first"
+      remove_itself()
+    end)
+    m:register_forward_hook(function() calls[#calls + 1] = "second" end)
+    m(1)
+    m(1)
+    assert.same({"first", "second", "second"}, calls)
+  end)
+
   it("may replace the output", function()
     local m = nn.Identity()
     m:register_forward_hook(function() return 5 end)
@@ -214,6 +251,11 @@ describe("containers", function()
     fails(function() nn.Sequential {nn.ReLU(), "relu"} end, "item 2", "string")
     fails(function() nn.Sequential {nn.ReLU(), nil, nn.ReLU()} end, "item 2", "nil")
     fails(function() nn.Sequential {first = nn.ReLU()} end, "first")
+    fails(function() nn.Sequential():append(nil) end, "append", "nil")
+    fails(function() nn.Sequential():append {nn.ReLU(), nn.ReLU()} end, "append", "table")
+    fails(function() nn.Identity():register_buffer("b", 5) end, "register_buffer", "b", "number")
+    fails(function() nn.Linear(1, 1):to(nil) end, "to", "nil")
+    fails(function() nn.Linear(1, 1):to() end, "to", "device")
   end)
 
   it("keep lists and names", function()

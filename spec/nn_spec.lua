@@ -1,16 +1,9 @@
 -- Layers: how they are made, what they compute beyond their op, initial values, help.
 local dlua = require "dlua"
 local nn = dlua.nn
+local helpers = require "spec.helpers"
 
-local function fails(fn, ...)
-  local ok, message = pcall(fn)
-  assert.is_false(ok)
-  for _, part in ipairs {...} do assert.truthy(tostring(message):find(part, 1, true), tostring(message)) end
-end
-
-local function near(expected, actual, tolerance)
-  assert(math.abs(expected - actual) <= tolerance, ("expected %g, got %g"):format(expected, actual))
-end
+local fails, near = helpers.fails, helpers.near
 
 describe("arguments", function()
   it("come by position, by name and by PyTorch's names", function()

@@ -2,20 +2,12 @@
 local dlua = require "dlua"
 local nn, optim = dlua.nn, dlua.optim
 local golden = dofile "spec/golden/optim.lua"
+local helpers = require "spec.helpers"
 
-local function near(expected, actual, tolerance, what)
-  local limit = tolerance * math.max(1, math.abs(expected))
-  assert(math.abs(expected - actual) <= limit, ("%s: expected %.17g, got %.17g"):format(what, expected, actual))
-end
+local fails, near = helpers.fails, helpers.near_relative
 
 local function parameter(values, dtype)
   return nn.Parameter(dlua.tensor(values, {dtype = dtype or "f32"}))
-end
-
-local function fails(fn, ...)
-  local ok, message = pcall(fn)
-  assert.is_false(ok)
-  for _, part in ipairs {...} do assert.truthy(tostring(message):find(part, 1, true), tostring(message)) end
 end
 
 -- Runs the golden gradients through an optimiser over p and returns what p became.
@@ -97,6 +89,23 @@ describe("optimisers", function()
     assert.close(expected, weights("cpu", "bf16"), {rtol = 2e-2})
   end)
 
+  it("follows parameters that are moved between steps", function()
+    local function weights(...)
+      local m = nn.Linear(3, 2)
+      nn.init.constant_(m.weight, 0.5)
+      nn.init.constant_(m.bias, 0)
+      local opt = optim.Adam(m:parameters(), {lr = 0.1})
+      for _, device in ipairs {...} do
+        m:to(device)
+        opt:zero_grad()
+        m(dlua.ones(4, 3):to(device)):square():mean():backward()
+        opt:step()
+      end
+      return m.weight:detach():to "cpu"
+    end
+    assert.close(weights("cpu", "cpu", "cpu", "cpu"), weights("cpu", "mock", "mock:2", "cpu"), {rtol = 1e-5})
+  end)
+
   it("steps strided parameters", function()
     local whole = dlua.zeros({5, 2}, {dtype = "f64"})
     local p = nn.Parameter(whole:select(2, 1))
@@ -156,6 +165,29 @@ describe("groups", function()
     assert.same({"1.bias", "3.bias"}, opt.groups[2].names)
     assert.equal(0, opt.groups[2].weight_decay)
     assert.equal(0.01, opt.groups[1].weight_decay)
+  end)
+
+  it("take options by their long names too", function()
+    local p = nn.Linear(2, 1):parameters()
+    local opt = optim.Adam(p, {lr = 0.1, groups = {{match = "weight", decoupled_weight_decay = true}}})
+    assert.is_true(opt.groups[2].decoupled)
+    assert.is_false(opt.groups[1].decoupled)
+    assert.is_nil(opt.groups[2].decoupled_weight_decay)
+    opt.decoupled_weight_decay = true
+    assert.is_true(opt.groups[1].decoupled and opt.decoupled_weight_decay)
+    local saved = opt:state_dict().groups[1]
+    assert.is_true(saved.decoupled)
+    assert.is_nil(saved.decoupled_weight_decay)
+    fails(function() optim.Adam({{params = p, decoupled = true, decoupled_weight_decay = false}}) end, "twice")
+  end)
+
+  it("refuse options written later that do not go together, and keep what was", function()
+    local adam = optim.Adam(nn.Linear(1, 1):parameters())
+    fails(function() adam.betas = {2, 3} end, "betas", "2")
+    assert.same({0.9, 0.999}, adam.betas)
+    local sgd = optim.SGD({{params = {parameter {1}}, momentum = 0.9}, {params = {parameter {1}}}})
+    fails(function() sgd.nesterov = true end, "nesterov", "momentum")
+    assert.is_false(sgd.groups[1].nesterov)
   end)
 
   it("refuse what is not right", function()
@@ -224,6 +256,36 @@ describe("optimiser state", function()
     end
     local values = b:totable()
     for i, value in ipairs(case[3]) do near(value, values[i], 1e-12, "element " .. i) end
+  end)
+
+  it("is refused, whole, when its values are not what they should be", function()
+    local p = parameter {1, 2}
+    local opt = optim.Adam({p}, {lr = 0.25})
+    p.grad = dlua.ones(2)
+    opt:step()
+    local function refused(change, ...)
+      local saved = opt:state_dict()
+      saved.groups[1].lr = 0.5
+      change(saved)
+      fails(function() opt:load_state_dict(saved) end, ...)
+      assert.equal(0.25, opt.lr)
+      assert.equal(1, opt.groups[1].steps[1])
+    end
+    refused(function(saved) saved.groups[1].lr = "fast" end, "lr", "fast")
+    refused(function(saved) saved.groups[1].betas = {2, 3} end, "betas")
+    refused(function(saved) saved.groups[1].initial_lr = "x" end, "initial_lr")
+    refused(function(saved) saved.groups[1].names = nil end, "group 1", "parameters")
+    refused(function(saved) saved.groups[1] = 3 end, "group 1", "number")
+    refused(function(saved) saved.state = nil end, "state")
+    refused(function(saved) saved.state["1"] = 7 end, "state of 1", "number")
+    refused(function(saved) saved.state["1"].step = "x" end, "step", "x")
+    refused(function(saved) saved.state["1"].exp_avg = 7 end, "exp_avg", "number")
+    refused(function(saved) saved.state["1"].exp_avg = dlua.ones(3) end, "exp_avg", "{3}", "{2}")
+    refused(function(saved) saved.state["1"].exp_avg = dlua.ones({2}, {dtype = "i64"}) end, "exp_avg", "i64")
+    local saved = opt:state_dict()
+    saved.groups[1].params = {}
+    opt:load_state_dict(saved)
+    assert.equal(p, opt.groups[1].params[1])
   end)
 
   it("is refused for other parameters", function()

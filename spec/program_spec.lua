@@ -124,7 +124,7 @@ describe("the program", function()
     end
   end)
 
-  it("starts fast and small", function()
+  it("starts in little memory", function()
     local script = 'for l in io.lines "/proc/self/status" do if l:match "VmHWM" then print(l) end end'
     local output = program("-e " .. quote(script))
     if os.getenv "DLUA_SANITIZED" then return end

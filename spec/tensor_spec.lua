@@ -284,3 +284,17 @@ describe("what looks right and is not", function()
     assert.is_false(x.requires_grad)
   end)
 end)
+
+describe("sizes that cannot be addressed", function()
+  it("are refused, also where there are no elements or none of their own", function()
+    local huge = 1 << 40
+    for _, make in ipairs {
+      function() return dlua.zeros(0, huge, huge) end, function() return dlua.zeros(0):reshape(0, huge, huge) end,
+      function() return dlua.zeros(1):expand(huge, huge) end,
+    } do
+      local ok, message = pcall(make)
+      assert.is_false(ok)
+      assert.is_truthy(tostring(message):find("1099511627776", 1, true), message)
+    end
+  end)
+end)

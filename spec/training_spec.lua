@@ -2,6 +2,7 @@
 local dlua = require "dlua"
 local nn, optim = dlua.nn, dlua.optim
 local golden = dofile "spec/golden/training.lua"
+local near = require "spec.helpers".near_relative
 
 local function wave(shape, phase)
   local values, count = {}, 1
@@ -36,11 +37,6 @@ local rules = {
   AdamW = function(net) return optim.AdamW(net:parameters(), {lr = 0.05, weight_decay = 0.01}) end,
 }
 
-local function near(expected, actual, what)
-  assert(math.abs(expected - actual) <= 1e-9 * math.max(1, math.abs(expected)),
-    ("%s: expected %.15g, got %.15g"):format(what, expected, actual))
-end
-
 describe("training", function()
   for _, case in ipairs(golden) do
     it(("%s with %s goes PyTorch's way"):format(case.model, case.rule), function()
@@ -53,13 +49,13 @@ describe("training", function()
         local loss = criterion(net(x), y)
         opt:zero_grad()
         loss:backward()
-        near(case.norms[step], nn.clip_grad_norm_(net:parameters(), 0.5), "norm at step " .. step)
+        near(case.norms[step], nn.clip_grad_norm_(net:parameters(), 0.5), 1e-9, "norm at step " .. step)
         opt:step()
         clock:step()
-        near(expected, loss:item(), "loss at step " .. step)
+        near(expected, loss:item(), 1e-9, "loss at step " .. step)
       end
       local final = net:eval()(x):flatten():totable()
-      for k, expected in ipairs(case.final) do near(expected, final[k], "final output " .. k) end
+      for k, expected in ipairs(case.final) do near(expected, final[k], 1e-9, "final output " .. k) end
     end)
   end
 end)

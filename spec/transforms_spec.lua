@@ -1,22 +1,15 @@
 -- Transforms against slow references in Lua, and what their mistakes say.
 local dlua = require "dlua"
 local T = dlua.transforms
+local fails = require "spec.helpers".fails
 
 local function picture(c, h, w, dtype)
   if dtype == "u8" then return dlua.randint(0, 255, {c, h, w}):to("u8") end
   return dlua.rand(c, h, w)
 end
 
-local function fails(fn, ...)
-  local ok, message = pcall(fn)
-  assert.is_false(ok)
-  for _, part in ipairs {...} do assert.is_truthy(tostring(message):find(part, 1, true), tostring(message)) end
-end
-
 local function near(want, got, tolerance)
-  assert.same(want.shape, got.shape)
-  local gap = (want:to("f64") - got:to("f64")):abs():max():item()
-  assert.is_true(gap <= tolerance, ("differs by %g"):format(gap))
+  assert.close(want, got, {rtol = 0, atol = tolerance})
 end
 
 -- A picture made value by value: f(c, y, x), all from 1.

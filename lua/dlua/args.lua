@@ -9,8 +9,8 @@
 --
 -- An option takes its type from its default: whole number, number, string; a boolean is a flag (--quick, and
 -- --no-quick where the default is true). Without a default it is a string that may be missing, or must not be with
--- required = true. A positional argument has rest = true: {"files", rest = true} takes every argument that is no
--- option, as a list.
+-- required = true. With quick = 2 the default under the flag --quick is another. A positional argument has rest = true:
+-- {"files", rest = true} takes every argument that is no option, as a list.
 -- --help lists all of them.
 local dlua = require "dlua"
 
@@ -59,15 +59,17 @@ local function add_rest(parser, name, entry)
   if entry.choices then argument:choices(entry.choices) end
 end
 
-local known = {[1] = true, default = true, help = true, choices = true, required = true, rest = true}
+local known = {
+  [1] = true, default = true, help = true, choices = true, required = true, rest = true, quick = true,
+}
 
 local function check_entry(entry)
   local name = type(entry) == "table" and entry[1]
   if type(name) ~= "string" then dlua.fail("dlua.args: each option is a table such as {\"epochs\", default = 30}") end
   for key in pairs(entry) do
     if not known[key] then
-      dlua.fail("dlua.args: option %s has an unknown key %s (known: default, help, choices, required, rest)", name,
-        tostring(key))
+      dlua.fail("dlua.args: option %s has an unknown key %s (known: default, help, choices, required, rest, quick)",
+        name, tostring(key))
     end
   end
   if entry.rest and entry.default ~= nil then
@@ -79,6 +81,7 @@ end
 local function fill_defaults(description, values)
   for _, entry in ipairs(description) do
     local name = entry[1]
+    if values[name] == nil and values.quick then values[name] = entry.quick end
     if values[name] == nil then values[name] = entry.default end
     if values[name] == nil and entry.required then return nil, ("option '--%s' is missing"):format(name) end
   end

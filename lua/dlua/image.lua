@@ -6,6 +6,7 @@
 local core = require "dlua.core"
 local help = require "dlua.help"
 local options = require "dlua.options"
+local strict = require "dlua.strict"
 local io = core.io
 
 local image = {}
@@ -15,7 +16,7 @@ local image = {}
 -- message when the file cannot be read.
 --   local x, why = image.load("cat.png", {channels = 3, dtype = "u8"})
 function image.load(path, given)
-  local o = options.check("image.load", given, {channels = 0}, {"dtype"})
+  local o = options.check("image.load", given, {channels = 0}, {dtype = "string"})
   if type(path) ~= "string" then core.fail("image.load: path must be a string, not %s", type(path)) end
   if o.channels ~= 0 and o.channels ~= 1 and o.channels ~= 3 and o.channels ~= 4 then
     core.fail("image.load: channels must be 1, 3 or 4, not %s", tostring(o.channels))
@@ -52,11 +53,18 @@ end
 function image.grid(x, given)
   local o = options.check("image.grid", given, {columns = 8, padding = 2, value = 0})
   if not core.is_tensor(x) or x.ndim ~= 4 then core.fail("image.grid: takes a tensor {n,c,h,w}") end
+  if math.type(o.columns) ~= "integer" or o.columns < 1 then
+    core.fail("image.grid: columns must be a whole number of at least 1, not %s", tostring(o.columns))
+  end
+  if math.type(o.padding) ~= "integer" or o.padding < 0 then
+    core.fail("image.grid: padding must be a whole number of at least 0, not %s", tostring(o.padding))
+  end
   local n, c, h, w = x:size()
   local columns = math.min(o.columns, n)
   local rows = (n + columns - 1) // columns
   local high, wide = h + o.padding, w + o.padding
-  local grid = core.full({c, rows * high + o.padding, columns * wide + o.padding}, o.value, {dtype = x.dtype})
+  local grid = core.full({c, rows * high + o.padding, columns * wide + o.padding}, o.value,
+    {dtype = x.dtype, device = x.device})
   for k = 1, n do
     local top, left = (k - 1) // columns * high + o.padding, (k - 1) % columns * wide + o.padding
     grid[{ {}, {top + 1, top + h}, {left + 1, left + w} }] = x[k]
@@ -72,4 +80,4 @@ for usage, doc in pairs {
   help.register(usage:match "^[^(]+", usage .. "\n  " .. doc)
 end
 
-return image
+return strict("image", image)

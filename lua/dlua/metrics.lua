@@ -44,6 +44,9 @@ function Mean:value() return self.sum / self.weight end
 
 -- ---------------------------------------------------------------- Accuracy, TopK
 
+-- Counts, not shares, so that an empty batch changes nothing.
+local function add_hits(self, hits, count) self.sum, self.weight = self.sum + hits, self.weight + count end
+
 -- The share of samples whose largest score is that of their class.
 --   local a = metrics.Accuracy(); a:update(dlua.tensor {{1, 2}, {3, 1}}, dlua.tensor({2, 2}, {dtype = "i64"}))
 --   a:value()                                                --> 0.5
@@ -52,9 +55,8 @@ metrics.Accuracy = Accuracy
 
 function Accuracy:update(output, target)
   check_classes("Accuracy", output, target)
-  local count = target:numel()
   local hits = dlua.no_grad(function() return output:argmax(2):eq(target):sum():item() end)
-  Mean.update(self, hits / count, count)
+  add_hits(self, hits, target:numel())
 end
 
 -- The share of samples whose class is among the k largest scores.
@@ -77,7 +79,7 @@ function TopK:update(output, target)
     local _, best = output:topk(self.k, 2)
     return best:eq(target:unsqueeze(2)):sum():item()
   end)
-  Mean.update(self, hits / target:numel(), target:numel())
+  add_hits(self, hits, target:numel())
 end
 
 -- ---------------------------------------------------------------- ConfusionMatrix

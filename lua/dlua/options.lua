@@ -112,15 +112,17 @@ local function sorted_keys(t)
 end
 
 -- Fills an options table up with defaults and raises on keys that have none. A value must have the type of its
--- default; options without a default are listed by name in optional.
+-- default; options without a default have their kind in optional, a word as in signatures.
 --   dlua.options("rotate", {angle = 30}, {angle = 0, fill = 0})      --> {angle = 30, fill = 0}
 --   dlua.options("rotate", {angel = 30}, {angle = 0, fill = 0})      -- error that mentions angle
+--   dlua.options("deal", {seed = 3}, {}, {seed = "integer"})         --> {seed = 3}
 function options.check(name, given, defaults, optional)
   if given ~= nil and not options.is(given) then
     core.fail("%s: options must be a table with named keys, not %s", name, shown(given))
   end
+  optional = optional or {}
   local known = sorted_keys(defaults)
-  for _, key in ipairs(optional or {}) do known[#known + 1] = key end
+  for _, key in ipairs(sorted_keys(optional)) do known[#known + 1] = key end
   local merged, is_known = {}, {}
   for _, key in ipairs(known) do
     merged[key], is_known[key] = defaults[key], true
@@ -131,6 +133,7 @@ function options.check(name, given, defaults, optional)
     if default ~= nil and type(default) ~= "table" and type(value) ~= type(default) then
       core.fail("%s: %s must be a %s, not %s", name, key, type(default), shown(value))
     end
+    if optional[key] then value = checked(name, {key, optional[key]}, value) end
     merged[key] = value
   end
   return merged

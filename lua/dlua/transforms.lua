@@ -13,6 +13,7 @@
 local core = require "dlua.core"
 local class = require "dlua.class"
 local options = require "dlua.options"
+local strict = require "dlua.strict"
 local io = core.io
 
 local transforms = {}
@@ -245,4 +246,4 @@ function Lambda:init(fn)
   self.fn, self.text = fn, "Lambda(function)"
 end
 
-return transforms
+return strict("transforms", transforms)

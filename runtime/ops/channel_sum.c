@@ -59,7 +59,7 @@ static dlua_status channel_sum_fast(const dlua_args *a) {
   const dlua_tensor *x = a->in[0];
   int64_t count = dlua_numel(x), n = x->size[0], channels = x->size[1];
   if (x->dtype != DLUA_F32 || count == 0) return DLUA_DECLINED;
-  int64_t block = dlua_layout_block((dlua_layout)x->layout);
+  int64_t block = dlua_layout_block((dlua_layout)x->storage->layout);
   job j = {.x = dlua_f32(x), .block = block ? block : 1, .pixels = count / n / channels};
   size_t bytes = (size_t)(n * channels) * sizeof(double);
   DLUA_TRY(dlua_alloc(dlua_cpu(), bytes, (void **)&j.sums));

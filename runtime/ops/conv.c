@@ -223,7 +223,7 @@ static dlua_status check_numbers(const dlua_args *a, const dlua_value *num) {
 
 static dlua_status check_channels(const dlua_args *a) {
   const dlua_tensor *x = a->in[0], *w = a->in[1], *b = a->in[2];
-  int64_t groups = a->num[GROUPS].i, wanted = w->size[1] * groups;
+  int64_t groups = a->num[GROUPS].i, wanted = dlua_size_mul(w->size[1], groups);
   if (x->size[1] != wanted) {
     return dlua_fail(DLUA_BAD_ARGUMENT, "%s: x has %lld channel%s but w expects %lld (x %s, w %s)",
                      a->op->name, (long long)x->size[1], x->size[1] == 1 ? "" : "s",
@@ -240,7 +240,8 @@ static dlua_status check_channels(const dlua_args *a) {
 
 // Rows of the result along dimension d; below 1 where the kernel does not fit.
 static int64_t extent(const dlua_value *num, int d, int64_t size, int64_t kernel) {
-  int64_t room = size + 2 * num[PADDING].v[d] - num[DILATION].v[d] * (kernel - 1) - 1;
+  int64_t padded = dlua_size_add(size, 2 * num[PADDING].v[d]);
+  int64_t room = dlua_size_add(padded, -dlua_size_mul(num[DILATION].v[d], kernel - 1)) - 1;
   return room < 0 ? 0 : room / num[STRIDE].v[d] + 1;
 }
 
@@ -248,8 +249,9 @@ static dlua_status kernel_too_large(const dlua_args *a) {
   const dlua_tensor *x = a->in[0], *w = a->in[1];
   int64_t kernel[2], input[2];
   for (int d = 0; d < 2; d++) {
-    kernel[d] = a->num[DILATION].v[d] * (w->size[2 + d] - 1) + 1;
-    input[d] = x->size[2 + d] + 2 * a->num[PADDING].v[d];
+    int64_t reach = dlua_size_mul(a->num[DILATION].v[d], w->size[2 + d] - 1);
+    kernel[d] = dlua_size_add(reach, 1);
+    input[d] = dlua_size_add(x->size[2 + d], 2 * a->num[PADDING].v[d]);
   }
   return dlua_shape_error(a, "the kernel %s is larger than the padded input %s",
                           dlua_sizes_text(2, kernel), dlua_sizes_text(2, input));
@@ -290,7 +292,7 @@ static dlua_status check_result(const dlua_args *a, const int64_t x[4], const in
     if (g->size[d] != size[d])
       return dlua_shape_error(a, "g must have the shape %s", dlua_sizes_text(4, size));
   }
-  if (x[1] != w[1] * num[GROUPS].i || w[0] % num[GROUPS].i != 0)
+  if (x[1] != dlua_size_mul(w[1], num[GROUPS].i) || w[0] % num[GROUPS].i != 0)
     return dlua_shape_error(a, "the channels do not divide into %lld groups",
                             (long long)num[GROUPS].i);
   return DLUA_OK;
@@ -301,7 +303,7 @@ static dlua_status input_grad_shape(dlua_args *a) {
   if (g->ndim != 4 || w->ndim != 4) return dlua_shape_error(a, "g and w must have 4 dimensions");
   DLUA_TRY(check_numbers(a, a->num + 1));
   int64_t groups = a->num[1 + GROUPS].i;
-  int64_t size[4] = {g->size[0], w->size[1] * groups, a->num[0].v[0], a->num[0].v[1]};
+  int64_t size[4] = {g->size[0], dlua_size_mul(w->size[1], groups), a->num[0].v[0], a->num[0].v[1]};
   DLUA_TRY(check_result(a, size, w->size));
   dlua_spec_shape(a, 0, 4, size);
   a->spec[0].layout = size[1] > 4 ? layout_of(a, g->size[1], size[1], groups) : DLUA_STRIDED;
@@ -375,6 +377,7 @@ static void weight_grad_back(dlua_back *b) {
 
 const dlua_op dlua_op_conv2d = {
     .name = "conv2d",
+    .strided = "w b",
     .sig = "x:T, w:T, b:T?, stride:s2=1, padding:s2=0, dilation:s2=1, groups:i=1 -> y",
     .doc = "2-d convolution of x {n,c,h,w} with w {out,c/groups,kh,kw} plus b {out}: every result "
            "is the sum of a window of x times a kernel of w.",
@@ -389,6 +392,7 @@ const dlua_op dlua_op_conv2d = {
 
 const dlua_op dlua_op_conv2d_input_grad = {
     .name = "conv2d_input_grad",
+    .strided = "w",
     .sig = "g:T, w:T, size:s2, stride:s2=1, padding:s2=0, dilation:s2=1, groups:i=1 -> gx",
     .doc = "Gradient of conv2d by an x of this height and width, from the gradient g of its "
            "result.",

@@ -15,7 +15,9 @@
 #include "../simd.h"
 #include "iterate.h"
 
-enum { CHUNK = 512, BLOCK = 32 };
+// A block reads few lines of the source at a time: those of a power-of-two stride share a cache
+// set.
+enum { CHUNK = 512, BLOCK = 32, LINES = 8 };
 
 // ---------------------------------------------------------------- same dtype
 
@@ -68,8 +70,8 @@ static void turn_strips(void *context, int64_t from, int64_t to) {
       dst += at * it->stride[0][d], src += at * it->stride[1][d];
     }
     int64_t rows = it->size[t->other] - first < BLOCK ? it->size[t->other] - first : BLOCK;
-    for (int64_t c = 0; c < it->size[0]; c += BLOCK) {
-      int64_t columns = it->size[0] - c < BLOCK ? it->size[0] - c : BLOCK;
+    for (int64_t c = 0; c < it->size[0]; c += LINES) {
+      int64_t columns = it->size[0] - c < LINES ? it->size[0] - c : LINES;
       turn_block(t, dst + c * it->stride[0][0], src + c * it->stride[1][0], rows, columns);
     }
   }

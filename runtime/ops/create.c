@@ -205,7 +205,8 @@ static double number(const dlua_value *v) { return v->is_int ? (double)v->i : v-
 static int64_t range_count(const dlua_args *a) {
   if (all_ints(a)) {
     __int128 span = (__int128)a->num[1].i - a->num[0].i, step = a->num[2].i;
-    return span * step < 0 ? 0 : (int64_t)(span / step) + 1;
+    if ((span < 0 && step > 0) || (span > 0 && step < 0)) return 0;
+    return span / step >= INT64_MAX ? INT64_MAX : (int64_t)(span / step) + 1;
   }
   double steps = (number(&a->num[1]) - number(&a->num[0])) / number(&a->num[2]);
   return steps < 0 ? 0 : (int64_t)fmin(floor(steps * (1 + 1e-12) + 1e-9), 0x1p62) + 1;

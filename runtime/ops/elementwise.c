@@ -294,9 +294,16 @@ static dlua_tensor *number_gradient(dlua_back *b, dlua_tensor *x, const dlua_ten
   return dlua_mul(b->s, b->g[0], dlua_scale(b->s, power, f));
 }
 
+// An operand as the gradient computes with it: arithmetic on a plain number alone would run in f32.
+static dlua_tensor *operand(dlua_back *b, const char *name) {
+  dlua_tensor *x = dlua_saved(b, name);
+  if (!x || !x->number) return x;
+  return dlua_call(b->s, &dlua_op_cast, dlua_t(x), dlua_i(b->g[0]->dtype));
+}
+
 // g out log(x), and 0 where x is 0 and y is not negative.
 static dlua_tensor *exponent_gradient(dlua_back *b, dlua_tensor *x, dlua_tensor *y) {
-  dlua_tensor *log = dlua_call(b->s, &dlua_op_log, dlua_t(x));
+  dlua_tensor *log = dlua_call(b->s, &dlua_op_log, dlua_t(operand(b, "x")));
   dlua_tensor *g = dlua_mul(b->s, dlua_mul(b->s, b->g[0], dlua_saved(b, "out")), log);
   dlua_tensor *flat = dlua_call(b->s, &dlua_op_eq, dlua_t(x), dlua_t(zero(b)));
   dlua_tensor *positive = dlua_call(b->s, &dlua_op_ge, dlua_t(y), dlua_t(zero(b)));
@@ -382,7 +389,7 @@ DLUA_FLOAT_ROWS2(atan2, atan2(x, y)) // the row's x is the op's y: operands in o
 DLUA_FLOAT_CPU(atan2)
 
 static void atan2_back(dlua_back *b) {
-  dlua_tensor *y = dlua_saved(b, "y"), *x = dlua_saved(b, "x");
+  dlua_tensor *y = operand(b, "y"), *x = operand(b, "x");
   dlua_tensor *square = dlua_add(b->s, dlua_mul(b->s, x, x), dlua_mul(b->s, y, y));
   dlua_tensor *g = dlua_div(b->s, b->g[0], square);
   if (dlua_needs(b, 0)) dlua_give(b, 0, dlua_mul(b->s, g, x));

@@ -4,23 +4,16 @@
 // and of several writers the last one wins, which gather_last knows when it is asked for gradients.
 #include <string.h>
 
+#include "../accumulate.h"
 #include "../parallel.h"
 #include "shape.h"
 #include "walk.h"
 
-static bool all_inside(const int64_t *index, int64_t n, int64_t extent) {
-  uint64_t most = 0;
-  for (int64_t k = 0; k < n; k++) {
-    uint64_t at = (uint64_t)index[k] - 1; // 0 and negative ones become large
-    most = at > most ? at : most;
-  }
-  return n == 0 || most < (uint64_t)extent;
-}
-
 static dlua_status check_index(const dlua_args *a, const dlua_tensor *index, int64_t extent) {
   dlua_walk w;
   int64_t at;
-  if (dlua_is_contiguous(index) && all_inside(dlua_i64(index), dlua_numel(index), extent))
+  if (dlua_is_contiguous(index) &&
+      dlua_accumulate_simd()->inside(dlua_i64(index), dlua_numel(index), extent))
     return DLUA_OK;
   dlua_walk_begin(&w, index->ndim, index->size);
   dlua_walk_add(&w, index);
@@ -349,15 +342,22 @@ typedef struct gathering {
   int64_t step, width;
 } gathering;
 
+// Entries side by side, as they nearly always are, have a loop without strides.
 #define GATHER_ROW(type) \
-  for (int64_t k = 0; k < n; k++) { \
-    int64_t at = *(const int64_t *)(w->p[1] + k * w->step[1][last]) - 1; \
-    *(type *)(w->p[0] + k * w->step[0][last]) = \
-        *(const type *)(w->p[2] + k * w->step[2][last] + at * step); \
+  if (to_step == (int64_t)sizeof(type) && x_step == 0 && index_step == (int64_t)sizeof(int64_t)) { \
+    for (int64_t k = 0; k < n; k++) \
+      ((type *)to)[k] = *(const type *)(x + ((const int64_t *)index)[k] * step); \
+  } else { \
+    for (int64_t k = 0; k < n; k++) \
+      *(type *)(to + k * to_step) = \
+          *(const type *)(x + k * x_step + *(const int64_t *)(index + k * index_step) * step); \
   }
 
 static void gather_row(const dlua_walk *w, int64_t n, int64_t step, int64_t width) {
   int last = w->ndim - 1;
+  int64_t to_step = w->step[0][last], index_step = w->step[1][last], x_step = w->step[2][last];
+  char *to = w->p[0];
+  const char *index = w->p[1], *x = w->p[2] - step; // indices count from 1
   switch (width) {
   case 1: GATHER_ROW(uint8_t); break;
   case 2: GATHER_ROW(uint16_t); break;
@@ -421,22 +421,50 @@ const dlua_op dlua_op_gather = {
     .save = "index",
 };
 
+#define SCATTER_ROW(type, assign) \
+  for (int64_t k = 0; k < n; k++) { \
+    const type value = *(const type *)(from + k * from_step); \
+    *(type *)(y + k * y_step + *(const int64_t *)(index + k * index_step) * step) assign value; \
+  }
+
+// A row of the index (operand 0): source (1) replaces elements of y (2), or is added to them.
+static void scatter_row(const dlua_walk *w, int64_t n, int64_t step, dlua_dtype dtype, bool sum) {
+  int last = w->ndim - 1;
+  int64_t index_step = w->step[0][last], from_step = w->step[1][last], y_step = w->step[2][last];
+  const char *index = w->p[0], *from = w->p[1];
+  char *y = w->p[2] - step; // indices count from 1
+  if (sum) {
+    switch (dtype) {
+    case DLUA_F32: SCATTER_ROW(float, +=) break;
+    case DLUA_F64: SCATTER_ROW(double, +=) break;
+    case DLUA_I64: SCATTER_ROW(uint64_t, +=) break;
+    case DLUA_I32: SCATTER_ROW(uint32_t, +=) break;
+    case DLUA_U8: SCATTER_ROW(uint8_t, +=) break;
+    default: SCATTER_ROW(uint8_t, |=) break; // bool
+    }
+    return;
+  }
+  switch (dlua_dtype_size(dtype)) {
+  case 1: SCATTER_ROW(uint8_t, =) break;
+  case 2: SCATTER_ROW(uint16_t, =) break;
+  case 4: SCATTER_ROW(uint32_t, =) break;
+  default: SCATTER_ROW(uint64_t, =) break;
+  }
+}
+
 static dlua_status write_elements(const dlua_args *a, bool sum) {
   const dlua_tensor *index = a->in[1];
   dlua_tensor *y = a->out[0], *source = NULL;
-  int64_t dim = a->num[0].i, width = width_of(y);
+  int64_t dim = a->num[0].i;
   DLUA_TRY(check_index(a, index, dlua_extent(y, dim)));
   DLUA_TRY(dlua_source_of(a, 2, &source));
   dlua_start_from(a);
   dlua_walk w;
   dlua_walk_begin(&w, index->ndim, index->size);
   dlua_walk_add(&w, index), dlua_walk_add(&w, source), add_indexed(&w, y, dim);
-  for (int64_t k = 0, step = stride_of(y, dim); k < w.count; k++, dlua_walk_next(&w)) {
-    char *to = w.p[2] + (*(const int64_t *)w.p[0] - 1) * step;
-    if (sum)
-      add(to, w.p[1], y->dtype);
-    else
-      put(to, w.p[1], width);
+  for (int64_t k = 0, n; k < w.count; k += n, dlua_walk_skip(&w, n)) {
+    n = dlua_walk_row(&w, w.count - k);
+    scatter_row(&w, n, stride_of(y, dim), (dlua_dtype)y->dtype, sum);
   }
   dlua_tensor_release(source);
   return DLUA_OK;

@@ -8,7 +8,7 @@
 #include "../parallel.h"
 
 static bool is_packed(const dlua_tensor *x) {
-  return x->layout != DLUA_STRIDED || dlua_is_contiguous(x);
+  return x->storage->layout != DLUA_STRIDED || dlua_is_contiguous(x);
 }
 
 static bool is_single(const dlua_tensor *x) {

@@ -37,7 +37,7 @@ static dlua_status cat_shape(dlua_args *a) {
           "cat: tensor %d is %s, tensor 1 is %s; they may differ in dimension %lld only", k + 1,
           dlua_shape_text(a->in[k]), dlua_shape_text(first), (long long)dim + 1);
     }
-    size[dim] += a->in[k]->size[dim];
+    size[dim] = dlua_size_add(size[dim], a->in[k]->size[dim]);
   }
   dlua_spec_shape(a, 0, first->ndim, size);
   return DLUA_OK;
@@ -176,7 +176,8 @@ static dlua_status tile_shape(dlua_args *a) {
   }
   for (int d = 0; d < repeats->n; d++) {
     int64_t had = d < lead ? 1 : x->size[d - lead];
-    if (repeats->v[d] < 0 || __builtin_mul_overflow(had, repeats->v[d], &size[d])) {
+    size[d] = dlua_size_mul(had, repeats->v[d]);
+    if (repeats->v[d] < 0) {
       return dlua_shape_error(a, "cannot repeat dimension %d %lld times", d + 1,
                               (long long)repeats->v[d]);
     }
@@ -222,7 +223,8 @@ static dlua_status repeat_interleave_shape(dlua_args *a) {
   int64_t size[DLUA_MAX_DIMS], repeats = a->num[0].i, dim = a->num[1].i;
   if (x->ndim == 0) return dlua_shape_error(a, "a 0-d tensor has no dimension to repeat");
   memcpy(size, x->size, sizeof size);
-  if (repeats < 0 || __builtin_mul_overflow(size[dim], repeats, &size[dim])) {
+  size[dim] = dlua_size_mul(size[dim], repeats);
+  if (repeats < 0) {
     return dlua_shape_error(a, "cannot repeat elements %lld times", (long long)repeats);
   }
   dlua_spec_shape(a, 0, x->ndim, size);
@@ -330,7 +332,11 @@ static dlua_status roll_cpu(const dlua_args *a) {
 
 static void roll_back(dlua_back *b) {
   int64_t shifts[DLUA_MAX_DIMS];
-  for (int k = 0; k < b->num[0].n; k++) shifts[k] = -b->num[0].v[k];
+  for (int k = 0; k < b->num[0].n;
+       k++) { // less than a whole turn: the least integer has no negative
+    int64_t turn = b->num[1].n ? dlua_extent(b->g[0], b->num[1].v[k]) : dlua_numel(b->g[0]);
+    shifts[k] = turn ? -(b->num[0].v[k] % turn) : 0;
+  }
   dlua_give(b, 0,
             dlua_call(b->s, &dlua_op_roll, dlua_t(b->g[0]), dlua_list(b->num[0].n, shifts),
                       dlua_v(&b->num[1])));

@@ -378,7 +378,23 @@ static double bce_value(const loss *w, double x, double t, int64_t i) {
   return weight_at(w, 2, i) * value;
 }
 
+// A score in the place of a probability would give nan; what is nan already says so itself.
+static dlua_status check_probabilities(const dlua_args *a) {
+  dlua_tensor *x = a->in[0];
+  int64_t n = dlua_numel(x);
+  for (int64_t k = 0; k < n; k++) {
+    double p = x->dtype == DLUA_F64 ? dlua_f64(x)[k] : (double)dlua_f32(x)[k];
+    if (p < 0 || p > 1)
+      return dlua_fail(DLUA_BAD_ARGUMENT,
+                       "bce_loss: x %g at position %lld is outside 0..1; bce_with_logits takes "
+                       "scores (x %s)",
+                       p, (long long)k + 1, dlua_shape_text(x));
+  }
+  return DLUA_OK;
+}
+
 static dlua_status bce_cpu(const dlua_args *a) {
+  DLUA_TRY(check_probabilities(a));
   return reduce_plain(&(loss){.call = a, .value = bce_value}, (int)a->num[0].i);
 }
 
@@ -387,6 +403,7 @@ static dlua_status bce_vector(const dlua_args *a) {
 }
 
 static dlua_status bce_team(const dlua_args *a) {
+  DLUA_TRY(check_probabilities(a));
   return reduce_team(&(loss){.call = a, .value = bce_value}, (int)a->num[0].i);
 }
 

@@ -11,6 +11,7 @@
 
 #include "../fold.h"
 #include "../parallel.h"
+#include "../simd.h"
 #include "loss.h"
 #include "reduce.h"
 
@@ -145,10 +146,31 @@ static int64_t neighbours(const classes *w, int64_t p, int64_t to) {
   return n < 16 ? n : 16;
 }
 
+// The loss of probabilities over a contiguous f32 row without class weights: sum_c t_c (lse - x_c)
+// in vectors, and its mean over all classes for what smoothing takes from them.
+static double soft_row_loss(const classes *w, int64_t start, lse l) {
+  enum { SOME = 1024 };
+  float values[SOME];
+  dlua_value parts[2] = {{.f = l.top}, {.f = l.rest}};
+  double loss = 0;
+  for (int64_t c = 0; c < w->k; c += SOME) {
+    int64_t n = w->k - c < SOME ? w->k - c : SOME;
+    char *p[3] = {(char *)values, (char *)(dlua_f32(w->x) + start + c),
+                  (char *)(dlua_f32(w->target) + start + c)};
+    dlua_simd()->of[DLUA_F32].soft_label(parts, n, p, (int64_t[]){4, 4, 4});
+    loss += dlua_fold_simd()->sum(values, n);
+  }
+  if (w->smoothing == 0) return loss;
+  double mean = l.top + l.rest - dlua_fold_simd()->sum(dlua_f32(w->x) + start, w->k) / (double)w->k;
+  return (1 - w->smoothing) * loss + w->smoothing * mean;
+}
+
 // sum_c q_c (lse - x_c); classes of weight 0 count nothing, though x may be -inf there.
 static double position_loss(const classes *w, int64_t p, lse l) {
   int64_t start = position_start(w, p), label = w->probabilities ? 0 : label_at(w, p);
   if (!w->probabilities && label == w->ignore) return 0;
+  if (w->probabilities && w->vectors && !w->weight && w->target->dtype == DLUA_F32)
+    return soft_row_loss(w, start, l);
   double even = w->smoothing / (double)w->k, sure = 1 - w->smoothing, loss = 0;
   if (!w->probabilities)
     loss = sure * class_weight(w, label - 1) * minus_log(w, l, start, label - 1);

@@ -191,6 +191,7 @@ FLOAT_FUNCTION(cosh, cosh(x))
 FLOAT_FUNCTION(erf, erf(x))
 DLUA_FAST(sin, 20)
 DLUA_FAST(cos, 20)
+DLUA_FAST(tan, 30)
 DLUA_FAST(erf, 20)
 
 static void sin_back(dlua_back *b) {
@@ -236,8 +237,8 @@ UNARY_OP(sin, DLUA_PROMOTE_FLOAT, "x:T -> y", "The sine of x radians.", .fast = 
          .back = sin_back, .save = "x")
 UNARY_OP(cos, DLUA_PROMOTE_FLOAT, "x:T -> y", "The cosine of x radians.",
          .fast = DLUA_ONLY(cos_fast), .back = cos_back, .save = "x")
-UNARY_OP(tan, DLUA_PROMOTE_FLOAT, "x:T(-1,1) -> y", "The tangent of x radians.", .back = tan_back,
-         .save = "y")
+UNARY_OP(tan, DLUA_PROMOTE_FLOAT, "x:T(-1,1) -> y", "The tangent of x radians.",
+         .fast = DLUA_ONLY(tan_fast), .back = tan_back, .save = "y")
 UNARY_OP(asin, DLUA_PROMOTE_FLOAT, "x:T(-0.9,0.9) -> y", "The angle whose sine is x.",
          .back = asin_back, .save = "x")
 UNARY_OP(acos, DLUA_PROMOTE_FLOAT, "x:T(-0.9,0.9) -> y", "The angle whose cosine is x.",

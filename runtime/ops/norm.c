@@ -59,7 +59,7 @@ static dlua_status batch_norm_shape(dlua_args *a) {
                             (long long)(x->size[0] * spread(x)));
   }
   dlua_spec_shape(a, 0, x->ndim, x->size);
-  a->spec[0].layout = (dlua_layout)x->layout;
+  a->spec[0].layout = (dlua_layout)x->storage->layout;
   for (int k = 0; k < 3; k++) a->spec[k].dtype = (dlua_dtype)x->dtype;
   dlua_spec_shape(a, 1, 1, &c);
   dlua_spec_shape(a, 2, 1, &c);
@@ -146,7 +146,7 @@ static dlua_status batch_norm_grad_shape(dlua_args *a) {
   const dlua_tensor *x = a->in[1];
   if (!dlua_same_shape(a->in[0], x)) return dlua_shape_error(a, "g has not x's shape");
   dlua_spec_shape(a, 0, x->ndim, x->size);
-  a->spec[0].layout = (dlua_layout)x->layout;
+  a->spec[0].layout = (dlua_layout)x->storage->layout;
   dlua_spec_shape(a, 1, 1, &x->size[1]);
   dlua_spec_shape(a, 2, 1, &x->size[1]);
   return DLUA_OK;
@@ -252,6 +252,7 @@ static void batch_norm_back(dlua_back *b) {
 
 const dlua_op dlua_op_batch_norm = {
     .name = "batch_norm",
+    .writes = "running_mean running_var",
     .sig = "x:T, weight:T?, bias:T?, running_mean:T?, running_var:T?, training:b=false, "
            "momentum:f=0.1, eps:f=1e-5 "
            "-> y, _mean, _rstd",

@@ -34,7 +34,7 @@ typedef struct job {
 } job;
 
 static int64_t block_of(const dlua_tensor *x) {
-  return x->layout == DLUA_NCHW16C ? 16 : x->layout == DLUA_NCHW8C ? 8 : 1;
+  return x->storage->layout == DLUA_NCHW16C ? 16 : x->storage->layout == DLUA_NCHW8C ? 8 : 1;
 }
 
 static size_t scratch_bytes(const job *j) {
@@ -56,7 +56,7 @@ static void close_job(job *j) { dlua_free(dlua_cpu(), j->sums, scratch_bytes(j))
 
 static bool takes(const dlua_tensor *x) {
   return x->dtype == DLUA_F32 && dlua_numel(x) > 0 &&
-         (x->layout != DLUA_STRIDED ||
+         (x->storage->layout != DLUA_STRIDED ||
           (dlua_is_contiguous(x) && dlua_numel(x) >= SHORTEST * x->size[0] * x->size[1]));
 }
 
@@ -198,7 +198,7 @@ dlua_status dlua_batch_norm_grad_fast(const dlua_args *a) {
   const dlua_tensor *x = a->in[1];
   if (!takes(x)) return DLUA_DECLINED;
   dlua_tensor *same = NULL; // g in x's layout
-  DLUA_TRY(dlua_in_layout(g, (dlua_layout)x->layout, &same));
+  DLUA_TRY(dlua_in_layout(g, (dlua_layout)x->storage->layout, &same));
   job j;
   dlua_status status = open_job(&j, a, x);
   if (status != DLUA_OK) return dlua_tensor_release(same), status;

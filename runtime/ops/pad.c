@@ -41,7 +41,7 @@ static dlua_status check_frame(const dlua_args *a, const dlua_value *pad, int mo
     if (mode == REPLICATE && most > 0 && size[d] == 0) {
       return dlua_shape_error(a, "dimension %d is empty, there is nothing to replicate", d + 1);
     }
-    padded[d] = size[d] + f.before[d] + f.after[d];
+    padded[d] = dlua_size_add(dlua_size_add(size[d], f.before[d]), f.after[d]);
     if (padded[d] < 0) {
       return dlua_shape_error(a, "pads %lld and %lld leave nothing of dimension %d",
                               (long long)f.before[d], (long long)f.after[d], d + 1);
@@ -118,16 +118,25 @@ static void set_fill(padding *p, dlua_dtype dtype, double value) {
   }
 }
 
-// Where row of the result begins in x, in elements, or -1 when all of it is frame.
-static int64_t source_row(const padding *p, int64_t row) {
+// Where row of the result begins in x, in elements, or -1 when all of it is frame; outer rows are
+// counted over all dimensions but the last two.
+static int64_t outer_offset(const padding *p, int64_t outer) {
   int64_t offset = 0;
-  for (int d = p->y->ndim - 2; d >= 0; d--) {
-    int64_t at = p->t->of[d][row % p->y->size[d]];
+  for (int d = p->y->ndim - 3; d >= 0; d--) {
+    int64_t at = p->t->of[d][outer % p->y->size[d]];
     if (at < 0) return -1;
     offset += at * p->x->stride[d];
-    row /= p->y->size[d];
+    outer /= p->y->size[d];
   }
   return offset;
+}
+
+static void put(char *to, const void *from, size_t width) {
+  switch (width) {
+  case 1: memcpy(to, from, 1); break;
+  case 4: memcpy(to, from, 4); break;
+  default: memcpy(to, from, 8); break;
+  }
 }
 
 static void pad_elements(const padding *p, char *to, const char *from, int64_t begin, int64_t end) {
@@ -136,7 +145,7 @@ static void pad_elements(const padding *p, char *to, const char *from, int64_t b
   int64_t step = p->x->stride[last] * (int64_t)p->width;
   for (int64_t k = begin; k < end; k++) {
     const void *element = !from || table[k] < 0 ? (const void *)&p->fill : from + table[k] * step;
-    memcpy(to + (size_t)k * p->width, element, p->width);
+    put(to + (size_t)k * p->width, element, p->width);
   }
 }
 
@@ -158,12 +167,16 @@ static void pad_row(const padding *p, char *to, const char *from) {
 
 static void pad_rows(void *context, int64_t begin, int64_t end) {
   const padding *p = context;
+  int d = p->y->ndim - 2; // the dimension that counts rows; none in a vector
+  int64_t height = d >= 0 ? p->y->size[d] : 1, outer = -1, offset = 0;
   size_t bytes = (size_t)p->y->size[p->y->ndim - 1] * p->width;
-  for (int64_t row = begin; row < end; row++) {
-    int64_t from = source_row(p, row);
-    const char *source = dlua_data(p->x);
-    char *to = (char *)dlua_data(p->y) + (size_t)row * bytes;
-    pad_row(p, to, from < 0 ? NULL : source + from * (int64_t)p->width);
+  const char *source = dlua_data(p->x);
+  char *to = (char *)dlua_data(p->y) + (size_t)begin * bytes;
+  for (int64_t row = begin; row < end; row++, to += bytes) {
+    if (outer < 0 || row % height == 0) outer = row / height, offset = outer_offset(p, outer);
+    int64_t at = d >= 0 ? p->t->of[d][row - outer * height] : 0;
+    int64_t from = at * (d >= 0 ? p->x->stride[d] : 0) + offset;
+    pad_row(p, to, at < 0 || offset < 0 ? NULL : source + from * (int64_t)p->width);
   }
 }
 

@@ -96,7 +96,7 @@ static dlua_status max_pool2d_shape(dlua_args *a) {
   DLUA_TRY(dlua_pool_plane_of(a, true, a->num[4].i, &p));
   for (int k = 0; k < 2; k++) {
     dlua_pool_spec(a, k, &p);
-    a->spec[k].layout = (dlua_layout)a->in[0]->layout;
+    a->spec[k].layout = (dlua_layout)a->in[0]->storage->layout;
   }
   a->spec[1].dtype = DLUA_I32;
   return DLUA_OK;
@@ -213,7 +213,7 @@ static dlua_status max_pool2d_fast(const dlua_args *a) {
   const dlua_tensor *x = a->in[0];
   if (x->dtype != DLUA_F32) return DLUA_DECLINED;
   job j = {.a = a,
-           .block = x->layout == DLUA_STRIDED ? 1 : dlua_layout_block((dlua_layout)x->layout)};
+           .block = x->storage->layout == DLUA_STRIDED ? 1 : dlua_layout_block((dlua_layout)x->storage->layout)};
   DLUA_TRY(dlua_pool_plane_of(a, true, a->num[4].i, &j.p));
   double cost = (double)(j.p.oh * j.p.ow * j.p.kh * j.p.kw * j.block);
   dlua_parallel(x->size[0] * x->size[1] / j.block, cost, max_planes, &j);
@@ -227,7 +227,7 @@ static dlua_status max_pool2d_grad_shape(dlua_args *a) {
     return dlua_shape_error(a, "g has not the shape of indices");
   dlua_spec_shape(a, 0, a->num[0].n, a->num[0].v);
   a->spec[0].dtype = (dlua_dtype)a->in[0]->dtype;
-  a->spec[0].layout = (dlua_layout)a->in[1]->layout;
+  a->spec[0].layout = (dlua_layout)a->in[1]->storage->layout;
   return DLUA_OK;
 }
 
@@ -279,8 +279,8 @@ static dlua_status max_pool2d_grad_cpu(const dlua_args *a) {
 
 // Blocked: g is brought to the layout of the places.
 static dlua_status max_pool2d_grad_fast(const dlua_args *a) {
-  dlua_layout layout = (dlua_layout)a->in[1]->layout;
-  if (layout == DLUA_STRIDED && a->in[0]->layout == DLUA_STRIDED) return DLUA_DECLINED;
+  dlua_layout layout = (dlua_layout)a->in[1]->storage->layout;
+  if (layout == DLUA_STRIDED && a->in[0]->storage->layout == DLUA_STRIDED) return DLUA_DECLINED;
   dlua_tensor *g = NULL;
   DLUA_TRY(dlua_in_layout(a->in[0], layout, &g));
   run_scatter(a, g, layout == DLUA_STRIDED ? 1 : dlua_layout_block(layout));

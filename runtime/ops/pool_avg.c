@@ -90,7 +90,7 @@ static dlua_status run_plain(job *j) {
 static bool vectors_apply(job *j) {
   const dlua_tensor *given = j->spread ? j->y : j->x;
   if (given->dtype != DLUA_F32) return false;
-  j->block = dlua_layout_block((dlua_layout)given->layout);
+  j->block = dlua_layout_block((dlua_layout)given->storage->layout);
   if (j->block) return true;
   j->block = 1;
   window columns = window_at(j, 0, false);
@@ -154,7 +154,7 @@ static dlua_status run_vectors(job *j) {
 // A single pixel of channel blocks lies in memory as a strided one does.
 static void spec_like_x(dlua_args *a, const dlua_pool_plane *p) {
   dlua_pool_spec(a, 0, p);
-  if (p->oh * p->ow > 1) a->spec[0].layout = (dlua_layout)a->in[0]->layout;
+  if (p->oh * p->ow > 1) a->spec[0].layout = (dlua_layout)a->in[0]->storage->layout;
 }
 
 static dlua_status avg_pool2d_shape(dlua_args *a) {
@@ -193,7 +193,7 @@ static dlua_status grad_shape(dlua_args *a) {
   if (a->num[0].n != 4 || a->in[0]->ndim != 4)
     return dlua_shape_error(a, "g and size must have 4 dimensions");
   dlua_spec_shape(a, 0, 4, a->num[0].v);
-  a->spec[0].layout = (dlua_layout)a->in[0]->layout;
+  a->spec[0].layout = (dlua_layout)a->in[0]->storage->layout;
   return DLUA_OK;
 }
 

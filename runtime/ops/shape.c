@@ -3,6 +3,7 @@
 // slice and set_slice are the pair behind x[key] and x[key] = v, and each other's gradients.
 #include <string.h>
 
+#include "create.h"
 #include "shape.h"
 #include "walk.h"
 
@@ -56,7 +57,9 @@ static dlua_status fill_in(dlua_args *a, int n, const int64_t *wish, int64_t *si
   }
   bool fits = !overflow && (open < 0 ? known == have : known > 0 && have % known == 0);
   if (open >= 0 && fits) size[open] = have / known;
-  if (fits) return DLUA_OK;
+  size_t bytes = 0;
+  if (fits && dlua_shape_bytes((dlua_dtype)a->in[0]->dtype, n, size, &bytes)) return DLUA_OK;
+  overflow |= fits;
   if (open < 0 && !overflow) {
     return dlua_fail(DLUA_BAD_ARGUMENT,
                      "%s: cannot make %s (%lld elements) from %s (%lld elements)", a->op->name,
@@ -248,6 +251,7 @@ static dlua_status expand_shape(dlua_args *a) {
     }
     if (d >= lead && size[d] == had) stride[d] = x->stride[d - lead];
   }
+  DLUA_TRY(dlua_check_sizes(a, n, size));
   return view(a, n, size, stride, x->offset);
 }
 

@@ -26,7 +26,8 @@ static void look(const dlua_tensor *x, const part *p, dlua_tensor *out) {
   for (int d = 0; d < p->n; d++) {
     out->offset += p->start[d] * x->stride[d];
     if (p->drop[d]) continue;
-    out->size[n] = p->count[d], out->stride[n++] = x->stride[d] * p->step[d];
+    out->size[n] = p->count[d],
+    out->stride[n++] = x->stride[d] * (p->count[d] > 1 ? p->step[d] : 1);
   }
   out->ndim = (uint8_t)n;
 }
@@ -47,12 +48,13 @@ static dlua_status read_part(const dlua_args *a, part *p) {
   for (int d = 0; d < p->n; d++) {
     p->start[d] = a->num[0].v[d], p->count[d] = a->num[1].v[d];
     p->step[d] = a->num[2].v[d], p->drop[d] = a->num[3].v[d];
-    int64_t last = p->start[d] + (p->count[d] - 1) * p->step[d];
+    int64_t last =
+        dlua_size_add(p->start[d], dlua_size_mul(dlua_size_add(p->count[d], -1), p->step[d]));
     if (p->count[d] < 0 || p->step[d] < 1 || p->start[d] < 0 || p->start[d] > x->size[d] ||
         (p->count[d] > 0 && last >= x->size[d]) || (p->drop[d] && p->count[d] != 1)) {
       return dlua_shape_error(a, "range %lld..%lld of dimension %d is outside 1..%lld",
-                              (long long)p->start[d] + 1, (long long)last + 1, d + 1,
-                              (long long)x->size[d]);
+                              (long long)dlua_size_add(p->start[d], 1),
+                              (long long)dlua_size_add(last, 1), d + 1, (long long)x->size[d]);
     }
   }
   return DLUA_OK;

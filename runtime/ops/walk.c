@@ -69,6 +69,10 @@ static void copy_row(char *dst, int64_t to, const char *src, int64_t from, int64
     memcpy(dst, src, (size_t)(n * width));
     return;
   }
+  if (to == 4 && from == -4) { // a flipped row of f32 or i32
+    for (int64_t i = 0; i < n; i++) ((uint32_t *)dst)[i] = ((const uint32_t *)src)[-i];
+    return;
+  }
   switch (width) {
   case 1: COPY_ROW(uint8_t); break;
   case 2: COPY_ROW(uint16_t); break;

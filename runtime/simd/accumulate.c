@@ -73,6 +73,14 @@ EXTREME(smallest_i64, int64_t, x < b)
 EXTREME(smallest_i32, int32_t, x < b)
 EXTREME(smallest_u8, uint8_t, x < b)
 
+static bool inside(const int64_t *index, int64_t n, int64_t extent) {
+  uint64_t outside = 0; // its sign: that of a difference below 0
+#pragma omp simd reduction(| : outside)
+  for (int64_t k = 0; k < n; k++)
+    outside |= ((uint64_t)index[k] - 1) | ((uint64_t)extent - (uint64_t)index[k]);
+  return outside >> 63 == 0;
+}
+
 #define OF_TYPES(op) \
   { op##_f32, op##_f64, NULL, NULL, op##_i64, op##_i32, op##_u8, op##_u8 }
 #define PASTE(a, b) a##b
@@ -82,4 +90,5 @@ extern const dlua_accumulators NAMED(dlua_accumulators_, DLUA_ISA);
 const dlua_accumulators NAMED(dlua_accumulators_, DLUA_ISA) = {
     {OF_TYPES(sum), OF_TYPES(prod), OF_TYPES(all), OF_TYPES(any)},
     OF_TYPES(largest),
-    OF_TYPES(smallest)};
+    OF_TYPES(smallest),
+    inside};

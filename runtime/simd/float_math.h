@@ -11,7 +11,7 @@
 #ifdef __FMA__
 #define FM_FMA(x, y, z) __builtin_fmaf(x, y, z)
 #else
-#define FM_FMA(x, y, z) ((x) * (y) + (z))
+#define FM_FMA(x, y, z) ((float)((double)(x) * (y) + (z)))
 #endif
 
 // exp(x + more) for x <= 0, more being at most a few units in the last place of x.

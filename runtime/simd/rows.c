@@ -174,9 +174,13 @@ static inline void copy_f32(void *to, int64_t to_step, const void *from, int64_t
     *(float *)((char *)to + k * to_step) = *(const float *)((const char *)from + k * from_step);
 }
 
+static inline double sine(double x) { return vm_sine(x, 0); }
+static inline double cosine(double x) { return vm_sine(x, 1); }
+static inline double tangent(double x) { return vm_sine(x, 0) / vm_sine(x, 1); }
+
 // Large angles, rare, go to libm; their places are known only after the block is done.
-static ALWAYS_INLINE void angle_row(int64_t turns, double (*libm)(double), int64_t n, char **p,
-                                    const int64_t *s) {
+static ALWAYS_INLINE void angle_row(double (*f)(double), double (*libm)(double), int64_t n,
+                                    char **p, const int64_t *s) {
   float x[BLOCK], y[BLOCK];
   for (int64_t from = 0; from < n; from += BLOCK) {
     int64_t count = n - from < BLOCK ? n - from : BLOCK;
@@ -184,7 +188,7 @@ static ALWAYS_INLINE void angle_row(int64_t turns, double (*libm)(double), int64
     copy_f32(x, sizeof *x, p[1] + from * s[1], s[1], count);
 #pragma omp simd reduction(| : large)
     for (int64_t k = 0; k < count; k++) {
-      y[k] = (float)vm_sine(x[k], turns);
+      y[k] = (float)f(x[k]);
       large |= __builtin_fabsf(x[k]) > (float)VM_ANGLE;
     }
     for (int64_t k = 0; large && k < count; k++) {
@@ -196,12 +200,17 @@ static ALWAYS_INLINE void angle_row(int64_t turns, double (*libm)(double), int64
 
 static void sin_f32(void *context, int64_t n, char **p, const int64_t *s) {
   (void)context;
-  angle_row(0, sin, n, p, s);
+  angle_row(sine, sin, n, p, s);
 }
 
 static void cos_f32(void *context, int64_t n, char **p, const int64_t *s) {
   (void)context;
-  angle_row(1, cos, n, p, s);
+  angle_row(cosine, cos, n, p, s);
+}
+
+static void tan_f32(void *context, int64_t n, char **p, const int64_t *s) {
+  (void)context;
+  angle_row(tangent, tan, n, p, s);
 }
 
 // ---------------------------------------------------------------- losses
@@ -226,6 +235,7 @@ ROW2(smooth_l1_loss, num[1].f, 0, smooth_l1(__builtin_fabsf(x - y), a))
 ROW2(bce_loss, 0, 0, -y *floored_log(x) - (1 - (double)y) * floored_log(1 - (double)x))
 ROW2(bce_with_logits, 0, 0,
      (1 - (double)y) * x + (x < 0 ? -x : 0) + vm_log1p(vm_exp(-__builtin_fabs(x))))
+ROW2(soft_label, num[0].f, num[1].f, y == 0 ? 0 : y * ((a - x) + b))
 ROW2(kl_div, 0, 0, y == 0 ? 0 : y * (vm_log(y) - x))
 
 // ---------------------------------------------------------------- the table
@@ -266,6 +276,7 @@ const dlua_simd_kernels JOIN(dlua_simd_, DLUA_ISA) = {
                      .log10 = log10_f32,
                      .sin = sin_f32,
                      .cos = cos_f32,
+                     .tan = tan_f32,
                      .erf = erf_f32,
                      .elu = elu_f32,
                      .elu_grad = elu_grad_f32,
@@ -283,7 +294,8 @@ const dlua_simd_kernels JOIN(dlua_simd_, DLUA_ISA) = {
                      .smooth_l1_loss = smooth_l1_loss_f32,
                      .bce_loss = bce_loss_f32,
                      .bce_with_logits = bce_with_logits_f32,
-                     .kl_div = kl_div_f32},
+                     .kl_div = kl_div_f32,
+                     .soft_label = soft_label_f32},
     .of[DLUA_F64] = {ARITHMETIC(f64), FRACTIONS(f64)},
     .of[DLUA_I64] = {ARITHMETIC(i64)},
     .of[DLUA_I32] = {ARITHMETIC(i32)},

@@ -6,6 +6,7 @@
 local core = require "dlua.core"
 local help = require "dlua.help"
 local options = require "dlua.options"
+local strict = require "dlua.strict"
 local dataset = require "dlua.data.dataset"
 local sources = require "dlua.data.sources"
 local Frame = require "dlua.data.frame"
@@ -15,12 +16,12 @@ local data = {DataLoader = require "dlua.data.loader"}
 
 -- A data set by name (cifar10, mnist) or from a folder with train/CLASS/*.png and test/CLASS/*.png. Names are looked
 -- for in $DLUA_DATA, then in the subset shipped with dlua; a line on the standard error stream says which was used.
--- channels (1, 3 or 4) is what the pictures of a folder are converted to.
+-- channels (1, 3 or 4) is what the pictures of a folder are converted to, 3 unless given.
 --   data.load("cifar10", {split = "test"})
 function data.load(name, given)
-  local o = options.check("data.load", given, {split = "train", channels = 3})
+  local o = options.check("data.load", given, {split = "train"}, {channels = "count"})
   if type(name) ~= "string" then core.fail("data.load: name must be a string, not %s", type(name)) end
-  if o.channels ~= 1 and o.channels ~= 3 and o.channels ~= 4 then
+  if o.channels and o.channels ~= 1 and o.channels ~= 3 and o.channels ~= 4 then
     core.fail("data.load: channels must be 1, 3 or 4, not %s", tostring(o.channels))
   end
   return sources.load(name, o.split, o.channels)
@@ -74,7 +75,7 @@ end
 -- A part of a data set: its first n examples, n drawn ones when a seed is given, or those at given positions.
 --   data.subset(set, 1000, {seed = 1});  data.subset(set, {1, 5, 9})
 function data.subset(set, what, given)
-  local o = options.check("data.subset", given, {}, {"seed"})
+  local o = options.check("data.subset", given, {}, {seed = "integer"})
   if math.type(what) ~= "integer" then return dataset.part(set, as_index(what)) end
   local count = dataset.size(set)
   if what < 1 or what > count then core.fail("data.subset: %d examples of %d", what, count) end
@@ -108,7 +109,7 @@ end
 -- same seed gives the same parts; without one it is drawn from the global generator.
 --   local a, b = data.random_split(set, {0.8, 0.2}, {seed = 1, stratify = true})
 function data.random_split(set, lengths, given)
-  local o = options.check("data.random_split", given, {stratify = false}, {"seed"})
+  local o = options.check("data.random_split", given, {stratify = false}, {seed = "integer"})
   if type(lengths) ~= "table" or #lengths == 0 then
     core.fail("data.random_split: lengths must be a list of counts or fractions")
   end
@@ -124,7 +125,7 @@ end
 -- ---------------------------------------------------------------- what ?name says
 
 for usage, doc in pairs {
-  ['data.load(name, {split = "train", channels = 3})'] =
+  ['data.load(name, {split = "train", channels})'] =
     "A data set by name (cifar10, mnist) or from a folder with train/CLASS/*.png and test/CLASS/*.png.",
   ["data.ImageFolder(folder, {channels = 3, cache = 4 << 30})"] =
     "The pictures of folder/CLASS/*.png, decoded when first needed and kept up to cache bytes.",
@@ -139,4 +140,4 @@ for usage, doc in pairs {
   help.register(usage:match "^[^(]+", usage .. "\n  " .. doc)
 end
 
-return data
+return strict("data", data)

@@ -25,11 +25,18 @@ local DataLoader = class "DataLoader"
 
 -- ---------------------------------------------------------------- batches made in Lua
 
--- Examples as one batch: tensors are stacked, numbers become a tensor, anything else a list.
+local function all_integers(values)
+  for _, value in ipairs(values) do
+    if math.type(value) ~= "integer" then return false end
+  end
+  return true
+end
+
+-- Examples as one batch: tensors are stacked, numbers become a tensor (i64 if all are integers), anything else a list.
 local function stack(values)
   local first = values[1]
   if core.is_tensor(first) then return core.stack(values) end
-  if math.type(first) == "integer" then return core.tensor(values, {dtype = "i64"}) end
+  if all_integers(values) then return core.tensor(values, {dtype = "i64"}) end
   if math.type(first) or type(first) == "boolean" then return core.tensor(values) end
   return values
 end
@@ -51,7 +58,8 @@ local function unstack(parts)
     local sample = {n = #parts}
     for k, part in ipairs(parts) do
       local value = part[i]
-      sample[k] = value.ndim == 0 and value:item() or value
+      if value.ndim == 0 then value = value:item() end
+      sample[k] = value
     end
     samples[i] = sample
   end

@@ -8,16 +8,24 @@ local io_ = core.io
 
 local sources = {}
 
--- Each name: the folders that may hold it, and how it is read (train: which split).
+-- Each name: the folders that may hold it, the channels of its files, and how it is read (train: which split). A
+-- folder of PNG files can be converted to other channels.
 local readers = {
   cifar10 = {
     folders = {"cifar-10-batches-bin", "cifar10", "cifar10-small"},
-    read = function(path, train)
-      if io_.is_folder(path .. "/train") then return io_.folder(path .. (train and "/train" or "/test"), 3) end
+    channels = 3,
+    converts = function(path) return io_.is_folder(path .. "/train") end,
+    read = function(path, train, channels)
+      if io_.is_folder(path .. "/train") then return io_.folder(path .. (train and "/train" or "/test"), channels) end
       return io_.cifar(path, train)
     end,
   },
-  mnist = {folders = {"mnist", "mnist-small"}, read = function(path, train) return io_.mnist(path, train) end},
+  mnist = {
+    folders = {"mnist", "mnist-small"},
+    channels = 1,
+    converts = function() return false end,
+    read = function(path, train) return io_.mnist(path, train) end,
+  },
 }
 
 local function names()
@@ -63,14 +71,19 @@ local function make(name, path, split, read)
   return set
 end
 
-local function load_named(name, split)
+local function load_named(name, split, channels)
   local reader = readers[name]
   local path = find(reader)
   if not path then
     core.fail("data.load: %s was not found in %s (set DLUA_DATA to the folder that holds %s)", name,
       table.concat(search_path(), ", "), reader.folders[1])
   end
-  local set = make(name, path, split, reader.read)
+  if channels and channels ~= reader.channels and not reader.converts(path) then
+    core.fail("data.load: %s in %s has %d channels and cannot be read with %d", name, path, reader.channels, channels)
+  end
+  local set = make(name, path, split, function(root, train)
+    return reader.read(root, train, channels or reader.channels)
+  end)
   say(name, split, path, set)
   return set
 end
@@ -80,7 +93,7 @@ local function load_folder(path, split, channels)
     core.fail("data.load: %s has no folder %s with one folder of PNG files per class", path, split)
   end
   local set = make(path, path, split, function(root, train)
-    return io_.folder(root .. "/" .. (train and "train" or split), channels)
+    return io_.folder(root .. "/" .. (train and "train" or split), channels or 3)
   end)
   say(path:match "[^/]+/*$" or path, split, path, set)
   return set
@@ -99,7 +112,7 @@ function sources.load(name, split, channels)
     if split ~= "train" and split ~= "test" then
       core.fail("data.load: %s has the splits train and test, not %s", name, split)
     end
-    return load_named(name, split)
+    return load_named(name, split, channels)
   end
   if io_.is_folder(name) then return load_folder(name, split, channels) end
   return unknown(name)

@@ -42,7 +42,10 @@ end
 -- Adds a layer at the end; returns the module.
 --   net:append(nn.ReLU())
 function Sequential:append(layer)
-  modules_of(getmetatable(self).__name .. ":append", layer)
+  if not is_module(layer) then
+    dlua.fail("%s:append: takes a module, not %s", getmetatable(self).__name,
+      layer == nil and "nil" or "a " .. type(layer))
+  end
   self[rawlen(self) + 1] = layer
   return self
 end

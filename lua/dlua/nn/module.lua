@@ -43,18 +43,31 @@ end
 -- The table a new module starts from: its own state, none of it visible to registration.
 function Module.fresh() return {training = true, _fields = {}, _parameters = {}, _buffers = {}, _hooks = false} end
 
+-- Plain tables that were found to hold no modules: how many entries each had.
+local searched = setmetatable({}, {__mode = "k"})
+local small = 64
+
+-- Need a plain table be searched (again)? Small ones always; a large one, such as a vocabulary, when its list grows.
+local function needs_search(value)
+  local before = searched[value]
+  return not before or before.entries <= small or before.length ~= rawlen(value)
+end
+
 local function refuse_hidden(module, key, value)
   if module._parameters[key] and dlua.is_tensor(value) then
     dlua.fail("%s: field %s was a parameter and is now a plain tensor, which would not be trained (use nn.Parameter, "
       .. "or write into the parameter inside dlua.no_grad)", getmetatable(module).__name, key)
   end
-  if type(value) ~= "table" or getmetatable(value) then return end
+  if type(value) ~= "table" or getmetatable(value) or not needs_search(value) then return end
+  local entries = 0
   for _, item in next, value do
+    entries = entries + 1
     if is_module(item) or is_parameter[item] then
       dlua.fail("%s: field %s is a plain table that holds modules or parameters, which would not be trained "
         .. "(use nn.ModuleList or nn.ModuleDict)", getmetatable(module).__name, key)
     end
   end
+  searched[value] = {entries = entries, length = rawlen(value)}
 end
 
 local function listed(fields, key)
@@ -82,6 +95,9 @@ end
 -- Keeps a tensor that is saved and moved with the module but not trained.
 --   self:register_buffer("mean", dlua.zeros(3))
 function Module:register_buffer(name, tensor)
+  if not dlua.is_tensor(tensor) then
+    dlua.fail("register_buffer: %s must be a tensor, not a %s", tostring(name), type(tensor))
+  end
   self[name] = dlua.lasting(tensor)
   self._buffers[name] = true
 end
@@ -254,7 +270,11 @@ end
 -- tensors, so an optimiser made before goes on working. Returns the module.
 --   net:to("f64")
 function Module:to(...)
-  for _, target in ipairs {...} do
+  local targets = table.pack(...)
+  if targets.n == 0 then dlua.fail("to: takes a floating dtype or a device") end
+  for k = 1, targets.n do
+    local target = targets[k]
+    if target == nil then dlua.fail("to: a module takes a floating dtype or a device, not nil") end
     if is_dtype(target) and not target:find "^b?f%d" then
       dlua.fail("to: a module takes a floating dtype or a device, not %s", target)
     end
@@ -353,8 +373,8 @@ end
 
 local function observed(self, inputs, ...)
   local outputs = table.pack(...)
-  for _, hook in ipairs(self._hooks or {}) do
-    local replaced = table.pack(hook(self, inputs, table.unpack(outputs, 1, outputs.n)))
+  for _, entry in ipairs(self._hooks or {}) do
+    local replaced = table.pack(entry[1](self, inputs, table.unpack(outputs, 1, outputs.n)))
     if replaced.n > 0 and replaced[1] ~= nil then outputs = replaced end
   end
   if watcher then watcher(self, inputs, outputs) end
@@ -390,18 +410,26 @@ end
 --   function Net:forward(x) return self.second(self.first(x):relu()) end
 function Module:forward() dlua.fail("%s: has no forward method", getmetatable(self).__name) end
 
+-- A list of hooks without one of them. The list itself is never changed: a call may be going through it.
+local function without(hooks, entry)
+  local rest = {}
+  for _, other in ipairs(hooks or {}) do
+    if other ~= entry then rest[#rest + 1] = other end
+  end
+  return rest
+end
+
 -- Calls hook(module, inputs, output, …) after every forward; what it returns, if anything, replaces the outputs.
 -- Returns a function that takes the hook away again.
 --   local remove = net[1]:register_forward_hook(function(m, inputs, y) print(y:mean():item()) end)
 function Module:register_forward_hook(hook)
-  local hooks = self._hooks or {}
-  hooks[#hooks + 1] = hook
+  local entry = {hook}
+  local hooks = without(self._hooks, entry)
+  hooks[#hooks + 1] = entry
   rawset(self, "_hooks", hooks)
   return function()
-    for k = #hooks, 1, -1 do
-      if hooks[k] == hook then table.remove(hooks, k) end
-    end
-    if #hooks == 0 and self._hooks == hooks then rawset(self, "_hooks", false) end
+    local rest = without(self._hooks, entry)
+    rawset(self, "_hooks", #rest > 0 and rest)
   end
 end
 

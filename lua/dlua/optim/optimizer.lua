@@ -12,6 +12,7 @@ local dlua = require "dlua"
 local class = require "dlua.class"
 local formulas = require "dlua.optim.formulas"
 local options = require "dlua.options"
+local shape_text = require "dlua.nn.module".shape_text
 
 local Optimizer = class "Optimizer"
 
@@ -36,16 +37,24 @@ local function copied(value)
   return copy
 end
 
+-- The parameter of the signature that an option's name stands for, long names included, or nil.
+local function option_named(self, name)
+  local parameter = self.signature.by_name[name]
+  local is_own = parameter and parameter[1] ~= "parameters" and parameter[1] ~= "groups" and parameter[1] ~= "guard"
+  return is_own and parameter or nil
+end
+
 -- A group over parameters whose options are the given ones over the defaults.
 local function new_group(self, params, names, given, defaults)
   local group = {params = params, names = names, slots = {{}, {}, {}}, steps = {}}
   for name, value in pairs(defaults) do group[name] = copied(value) end
+  local is_given = {}
   for name, value in pairs(given) do
     if name ~= "params" and name ~= "match" then
-      if not self.signature.by_name[name] or name == "groups" or name == "guard" then
-        dlua.fail("%s: a group has no option %s", self.signature.name, tostring(name))
-      end
-      group[name] = copied(self.signature:check(name, value))
+      local option = option_named(self, name)
+      if not option then dlua.fail("%s: a group has no option %s", self.signature.name, tostring(name)) end
+      if is_given[option] then dlua.fail("%s: %s is given twice", self.signature.name, option[1]) end
+      is_given[option], group[option[1]] = true, copied(self.signature:check(name, value))
     end
   end
   return group
@@ -155,14 +164,13 @@ local function step_in_lua(self, group)
         end
       end
       local function slot(n)
-        local state = group.slots[n][k]
-        if not state then
-          state = dlua.full_like(p:detach(), group.initial_accumulator_value or 0)
-        elseif state.device ~= p.device then
-          state = state:to(p.device)
+        local list = group.slots[n]
+        if not list[k] then
+          list[k] = dlua.lasting(dlua.full_like(p:detach(), group.initial_accumulator_value or 0))
+        elseif list[k].device ~= p.device or list[k].dtype ~= p.dtype then -- the parameter was moved
+          list[k] = dlua.lasting(list[k]:to(p.device, p.dtype))
         end
-        group.slots[n][k] = dlua.lasting(state)
-        return state
+        return list[k]
       end
       local step = (group.steps[k] or 0) + 1
       p:copy_(p - formulas[self.rule](d, slot, group, step))
@@ -206,18 +214,15 @@ end
 
 -- ---------------------------------------------------------------- state
 
-local function is_option(self, name)
-  return self.signature.by_name[name] ~= nil and name ~= "parameters" and name ~= "groups" and name ~= "guard"
-end
-
 -- Everything a checkpoint needs: {state = {name = {step =, state tensors…}}, groups = {{options…, names =}}}.
 --   local saved = opt:state_dict()
 function Optimizer:state_dict()
   local saved = {state = {}, groups = {}}
   for g, group in ipairs(self.groups) do
     saved.groups[g] = {names = copied(group.names), initial_lr = group.initial_lr}
-    for name in pairs(self.signature.by_name) do
-      if is_option(self, name) then saved.groups[g][name] = copied(group[name]) end
+    for _, parameter in ipairs(self.signature.parameters) do
+      local name = parameter[1]
+      if option_named(self, name) then saved.groups[g][name] = copied(group[name]) end
     end
     for k, name in ipairs(group.names) do
       if group.steps[k] then
@@ -232,30 +237,87 @@ function Optimizer:state_dict()
   return saved
 end
 
-local function check_saved(self, saved)
+local function text_of_names(names)
+  local texts = {}
+  for k, name in ipairs(is_plain(names) and names or {}) do texts[k] = tostring(name) end
+  return table.concat(texts, ", ")
+end
+
+local function check_names(self, saved)
   local who = "load_state_dict"
-  if type(saved) ~= "table" or type(saved.groups) ~= "table" or #saved.groups ~= #self.groups then
-    dlua.fail("%s: %d groups here but %d in the table", who, #self.groups, #((saved or {}).groups or {}))
+  if type(saved) ~= "table" or type(saved.groups) ~= "table" or type(saved.state) ~= "table" then
+    dlua.fail("%s: takes a table from state_dict, with groups and state", who)
+  end
+  if #saved.groups ~= #self.groups then
+    dlua.fail("%s: %d groups here but %d in the table", who, #self.groups, #saved.groups)
   end
   for g, group in ipairs(self.groups) do
-    local here, there = table.concat(group.names, ", "), table.concat(saved.groups[g].names, ", ")
+    if type(saved.groups[g]) ~= "table" then
+      dlua.fail("%s: group %d is a %s, not a table", who, g, type(saved.groups[g]))
+    end
+    local here, there = table.concat(group.names, ", "), text_of_names(saved.groups[g].names)
     if here ~= there then
       dlua.fail("%s: group %d has the parameters %s here but %s in the table", who, g, here, there)
     end
   end
 end
 
--- Takes over a table from state_dict of an optimiser over parameters with the same names.
+-- The options that a group gets from a table: what the table lacks stays as it is, what it has beyond is not looked at.
+local function saved_options(self, group, given)
+  local read = {}
+  for _, parameter in ipairs(self.signature.parameters) do
+    local name = parameter[1]
+    if option_named(self, name) then
+      local value = given[name]
+      if value == nil then value = group[name] else value = self.signature:check(name, value) end
+      read[name] = copied(value)
+    end
+  end
+  local start = given.initial_lr
+  if start ~= nil and not math.type(start) then
+    dlua.fail("load_state_dict: initial_lr must be a number, not %s", tostring(start))
+  end
+  if self.check then self.check(read) end
+  read.initial_lr = start
+  return read
+end
+
+local function check_state(self, name, parameter, state)
+  local who = "load_state_dict"
+  if type(state) ~= "table" then dlua.fail("%s: the state of %s is a %s, not a table", who, name, type(state)) end
+  local step = math.type(state.step) and math.tointeger(state.step)
+  if not step or step < 1 then
+    dlua.fail("%s: the step of %s must be a whole number of at least 1, not %s", who, name, tostring(state.step))
+  end
+  for _, slot in ipairs(self.slots) do
+    local tensor = state[slot]
+    if tensor ~= nil and not dlua.is_tensor(tensor) then
+      dlua.fail("%s: %s of %s is a %s, not a tensor", who, slot, name, type(tensor))
+    end
+    if tensor and (not tensor.dtype:find "^b?f%d" or shape_text(tensor) ~= shape_text(parameter)) then
+      dlua.fail("%s: %s of %s is %s %s but the parameter %s %s", who, slot, name, shape_text(tensor), tensor.dtype,
+        shape_text(parameter), parameter.dtype)
+    end
+  end
+end
+
+-- Takes over a table from state_dict of an optimiser over parameters with the same names. All of it is checked before
+-- anything is changed.
 --   opt:load_state_dict(saved)
 function Optimizer:load_state_dict(saved)
-  check_saved(self, saved)
+  check_names(self, saved)
+  local read = {}
   for g, group in ipairs(self.groups) do
-    for name, value in pairs(saved.groups[g]) do
-      if name ~= "names" then group[name] = copied(value) end
+    read[g] = saved_options(self, group, saved.groups[g])
+    for k, name in ipairs(group.names) do
+      if saved.state[name] ~= nil then check_state(self, name, group.params[k], saved.state[name]) end
     end
+  end
+  for g, group in ipairs(self.groups) do
+    for name, value in pairs(read[g]) do group[name] = value end
     for k, name in ipairs(group.names) do
       local state = saved.state[name] or {}
-      group.steps[k] = state.step
+      group.steps[k] = state.step and math.tointeger(state.step)
       for j, slot in ipairs(self.slots) do
         group.slots[j][k] = state[slot] and dlua.lasting(state[slot]:to(group.params[k].device):clone())
       end
@@ -270,15 +332,20 @@ local function read_option(class_)
   return function(self, name)
     local method = class_[name]
     if method ~= nil then return method end
-    if is_option(class_, name) then return rawget(self, "groups")[1][name] end
+    local option = option_named(class_, name)
+    if option then return rawget(self, "groups")[1][option[1]] end
   end
 end
 
--- opt.lr = 0.1 sets all groups.
+-- opt.lr = 0.1 sets all groups, or none when one of them would have options that do not go together.
 local function write_option(self, name, value)
-  if not is_option(self, name) then return rawset(self, name, value) end
+  local option = option_named(self, name)
+  if not option then return rawset(self, name, value) end
   value = self.signature:check(name, value)
-  for _, group in ipairs(self.groups) do group[name] = copied(value) end
+  for _, group in ipairs(self.check and self.groups or {}) do
+    self.check(setmetatable({[option[1]] = value}, {__index = group}))
+  end
+  for _, group in ipairs(self.groups) do group[option[1]] = copied(value) end
 end
 
 -- An optimiser class from its description: a signature's, plus rule (the fused pass), slots (names of its state) and

@@ -17,7 +17,7 @@ EarlyStopping.signature = options.signature {
 function EarlyStopping:init(...)
   for name, value in pairs(self.signature:read(...)) do self[name] = value end
   self.mode = self.mode or self.monitor:find "accuracy$" and "max" or "min"
-  self.epoch, self.bad = 0, 0
+  self:train_begin()
 end
 
 local function is_better(self, value)
@@ -53,6 +53,13 @@ end
 function EarlyStopping:restore(net)
   if not self.restore_best then dlua.fail("EarlyStopping: nothing was kept; give restore_best = true") end
   if self.kept then net:load_state_dict(self.kept) end
+end
+
+-- Forgets what was seen: train.fit begins every run with it.
+--   stop:train_begin()
+function EarlyStopping:train_begin()
+  self.epoch, self.bad = 0, 0
+  self.best, self.best_epoch, self.kept = nil, nil, nil
 end
 
 -- As a callback of train.fit: reads what it monitors, and restores at the end, stopped or not.

@@ -19,16 +19,21 @@ local function each_batch(loader)
   end
 end
 
--- A loss as a metric: its mean over samples, whatever the batch sizes and its own reduction.
+-- A loss's value for a batch of count samples as their mean, whatever the loss's own reduction.
+local function sample_mean(criterion, value, count)
+  if type(criterion) == "table" and criterion.reduction == "sum" then return value / count end
+  return dlua.is_tensor(value) and value:mean() or value
+end
+
+-- A loss as a metric: its mean over samples, whatever the batch sizes.
 local function loss_mean(criterion)
   local mean = metrics.Mean()
-  local is_sum = type(criterion) == "table" and criterion.reduction == "sum"
   return {
     reset = function() mean:reset() end,
     value = function() return mean:value() end,
     update = function(_, output, target)
-      local value, count = criterion(output, target), #target
-      mean:update(is_sum and value / count or value:mean(), count)
+      local count = #target
+      if count > 0 then mean:update(sample_mean(criterion, criterion(output, target), count), count) end
     end,
   }
 end
@@ -51,14 +56,14 @@ local function gatherers(who, given)
 end
 
 -- Values of losses and metrics over all batches of a loader: {name = number}. Runs in eval mode without recording;
--- every module's mode, all buffers and the random generator are as before afterwards.
+-- every module's mode, all buffers and the random generator are as before afterwards, after an error too.
 --   local val = train.evaluate(net, val_batches, {loss = criterion, accuracy = metrics.Accuracy()})
 --   print(val.loss, val.accuracy)
 local function evaluate(net, loader, given)
   if not nn.is_module(net) then dlua.fail("evaluate: takes a module first, not a %s", type(net)) end
   if type(given) ~= "table" then dlua.fail("evaluate: takes a table of losses and metrics, not a %s", type(given)) end
   local all, state = gatherers("evaluate", given), dlua.rng_state()
-  nn.in_eval_mode(net, function()
+  local ok, message = pcall(nn.in_eval_mode, net, function()
     for batch in each_batch(loader) do
       local inputs, target = inputs_and_target(batch)
       local output = net(table.unpack(batch, 1, inputs))
@@ -66,6 +71,7 @@ local function evaluate(net, loader, given)
     end
   end)
   dlua.set_rng_state(state)
+  if not ok then error(message, 0) end
   local values = {}
   for name, gatherer in pairs(all) do values[name] = gatherer:value() end
   return values
@@ -73,4 +79,5 @@ end
 
 return {
   evaluate = evaluate, each_batch = each_batch, inputs_and_target = inputs_and_target, gatherers = gatherers,
+  sample_mean = sample_mean,
 }

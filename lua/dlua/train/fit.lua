@@ -20,16 +20,36 @@ local signature = options.signature {
     .. "for loss, every metric, lr and, with val, val_loss and val_<metric>.",
 }
 
+-- What state holds besides the figures.
+local state_fields = {
+  net = true, optimizer = true, epoch = true, epochs = true, batch = true, history = true, stop = true,
+}
+
+local function check_metric_name(name)
+  if name == "loss" or name == "lr" or state_fields[name] or tostring(name):find "^val_" then
+    dlua.fail("train.fit: a metric cannot be named %s", name)
+  end
+end
+
+local function check_has(name, value, method)
+  if type(value) ~= "table" or type(value[method]) ~= "function" then
+    dlua.fail("train.fit: %s must be an object with %s, not a %s", name, method, type(value))
+  end
+end
+
 local function check(o)
   if not nn.is_module(o.net) then dlua.fail("train.fit: net must be a module, not a %s", type(o.net)) end
+  check_has("optimizer", o.optimizer, "step")
+  check_has("optimizer", o.optimizer, "zero_grad")
+  check_has("train", o.train, "iter")
+  if o.val ~= nil then check_has("val", o.val, "iter") end
+  if o.schedule ~= nil then check_has("schedule", o.schedule, "step") end
   for k, callback in ipairs(o.callbacks) do
     if type(callback) ~= "function" and type(callback) ~= "table" then
       dlua.fail("train.fit: callbacks[%d] must be a function or an object, not a %s", k, type(callback))
     end
   end
-  for name in pairs(o.metrics) do
-    if name == "loss" or name == "lr" then dlua.fail("train.fit: a metric cannot be named %s", name) end
-  end
+  for name in pairs(o.metrics) do check_metric_name(name) end
 end
 
 local function tell(o, event, state)
@@ -61,7 +81,7 @@ local function train_batch(o, state, batch)
   if o.guard and not is_finite(value) then raise_not_finite(o, state, inputs, value) end
   o.optimizer:zero_grad()
   loss:backward()
-  if o.clip_norm then nn.clip_grad_norm_(o.net:parameters(), o.clip_norm) end
+  if o.clip_norm then nn.clip_grad_norm_(o.parameters, o.clip_norm) end
   o.optimizer:step()
   if o.schedule and o.schedule_every == "step" and not o.schedule.mode then o.schedule:step() end
   return output, value, target
@@ -75,7 +95,8 @@ local function train_epoch(o, state, gathered, progress)
     state.batch = state.batch + 1
     local output, value, target = train_batch(o, state, batch)
     state.loss = value
-    mean:update(value, #target)
+    local count = #target
+    if count > 0 then mean:update(evaluation.sample_mean(o.loss, value, count), count) end
     for _, gatherer in pairs(gathered) do gatherer:update(output:detach(), target) end
     if progress then progress:step {loss = mean:value(), lr = o.optimizer.lr} end
     tell(o, "batch_end", state)
@@ -116,12 +137,16 @@ local function record(state, figures)
   end
 end
 
--- Trains a net and returns the history, {loss = {…}, val_loss = {…}, …}, one number per epoch.
---   local history = train.fit {net = net, optimizer = opt, loss = nn.CrossEntropyLoss(), train = batches, epochs = 3}
-local function fit(...)
-  local o = signature:read(...)
-  check(o)
-  local state = {net = o.net, optimizer = o.optimizer, epochs = o.epochs, history = {}, stop = false}
+-- Runs fn with the optimiser's own guard off when fit's is; the optimiser's comes back afterwards.
+local function under_guard(o, fn)
+  if o.guard or not o.optimizer.guard then return fn() end
+  o.optimizer.guard = false
+  local ok, message = pcall(fn)
+  o.optimizer.guard = true
+  if not ok then error(message, 0) end
+end
+
+local function run_epochs(o, state)
   tell(o, "train_begin", state)
   for epoch = 1, o.epochs do
     state.epoch = epoch
@@ -136,6 +161,16 @@ local function fit(...)
     if state.stop then break end
   end
   tell(o, "train_end", state)
+end
+
+-- Trains a net and returns the history, {loss = {…}, val_loss = {…}, …}, one number per epoch.
+--   local history = train.fit {net = net, optimizer = opt, loss = nn.CrossEntropyLoss(), train = batches, epochs = 3}
+local function fit(...)
+  local o = signature:read(...)
+  check(o)
+  local state = {net = o.net, optimizer = o.optimizer, epochs = o.epochs, history = {}, stop = false}
+  o.parameters = o.clip_norm and o.net:parameters()
+  under_guard(o, function() run_epochs(o, state) end)
   return state.history
 end
 

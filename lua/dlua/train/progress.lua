@@ -50,11 +50,20 @@ local function draw(self, now)
   self.drawn = now
 end
 
+-- Values to show later: tensors without the graph that made them.
+local function kept(values)
+  local copy = {}
+  for name, value in pairs(values) do
+    copy[name] = dlua.is_tensor(value) and dlua.lasting(value:detach()) or value
+  end
+  return copy
+end
+
 -- Counts a step and notes values to show: numbers or tensors of one element.
 --   progress:step {loss = loss, lr = opt.lr}
 function Progress:step(values)
   self.count = self.count + 1
-  if values then self.values = values end
+  if values then self.values = kept(values) end
   if not self.live then return end
   local now = dlua.time()
   if now - self.drawn >= interval then draw(self, now) end

@@ -1,0 +1,148 @@
+-- Networks, losses, optimisers, loaders and files when the n-th allocation fails, the runtime's and Lua's own (R6).
+-- What a call had allocated is free again, and the same call works afterwards. spec/ops_spec.lua does it for every op,
+-- spec/data_memory_spec.lua for the rest of the readers.
+local dlua = require "dlua"
+local live = require "spec.live"
+local gradcheck = require "dlua.gradcheck"
+local data, image, nn, optim = dlua.data, dlua.image, dlua.nn, dlua.optim
+
+local root
+
+setup(function()
+  root = os.tmpname()
+  os.remove(root)
+  assert(os.execute("mkdir -p '" .. root .. "/set/a' '" .. root .. "/cifar'"))
+  for k = 1, 4 do image.save(("%s/set/a/%d.png"):format(root, k), dlua.rand(3, 6, 6)) end
+  for k = 1, 5 do
+    local file = assert(io.open(("%s/cifar/data_batch_%d.bin"):format(root, k), "wb"))
+    file:write(("\3"):rep(3073))
+    file:close()
+  end
+  local csv = assert(io.open(root .. "/x.csv", "w"))
+  csv:write("a,b\n1,x\n2,y\n")
+  csv:close()
+  dlua.save(root .. "/x.safetensors", {a = dlua.ones(3), b = dlua.ones(2, 2)}, {metadata = {k = "v"}})
+  dlua.save(root .. "/x.npy", dlua.ones(3))
+end)
+
+teardown(function()
+  os.execute("rm -r '" .. root .. "'")
+  print(("%d allocations were made to fail"):format(live.injections))
+end)
+
+local function both(f)
+  live.check(f)
+  live.check_lua(f)
+end
+
+local function small_net()
+  return nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(0.5),
+    nn.Linear(16, 3))
+end
+
+-- One step of training a net made on the spot.
+local function step_with(make)
+  local x, y = dlua.randn(2, 2, 6, 6), dlua.tensor({1, 3}, {dtype = "i64"})
+  return function()
+    local net = small_net()
+    local optimizer = make(net)
+    nn.CrossEntropyLoss()(net(x), y):backward()
+    nn.clip_grad_norm_(net:parameters(), 1)
+    optimizer:step()
+    optimizer:zero_grad()
+  end
+end
+
+describe("a failing allocation in", function()
+  for name, given in pairs {
+    SGD = {lr = 0.1, momentum = 0.9}, Adam = {lr = 0.1}, AdamW = {lr = 0.1}, RMSprop = {lr = 0.1, momentum = 0.9},
+    Adagrad = {lr = 0.1},
+  } do
+    it("a step of " .. name, function()
+      both(step_with(function(net) return optim[name](net:parameters(), given) end))
+    end)
+  end
+
+  it("every layer and loss", function()
+    local x, rows, target = dlua.randn(2, 3, 4, 4), dlua.randn(2, 3), dlua.tensor({1, 2}, {dtype = "i64"})
+    both(function()
+      nn.Conv2d(3, 2, 3, {padding = 1})(x)
+      nn.AvgPool2d(2)(x)
+      nn.AdaptiveAvgPool2d(1)(x)
+      nn.BatchNorm2d(3)(x)
+      local small = {nn.BatchNorm1d(3), nn.Linear(3, 2), nn.GELU(), nn.Sigmoid(), nn.Softmax(2), nn.Identity()}
+      for _, layer in ipairs(small) do layer(rows) end
+    end)
+    both(function()
+      for _, loss in ipairs {nn.MSELoss(), nn.L1Loss(), nn.HuberLoss(), nn.BCEWithLogitsLoss()} do loss(rows, rows) end
+      nn.CrossEntropyLoss()(rows, target)
+      nn.NLLLoss()(rows, target)
+    end)
+  end)
+
+  it("copying, printing and naming a net", function()
+    local net = small_net()
+    both(function() net:load_state_dict(net:state_dict()) end)
+    both(function() return tostring(net) end)
+    both(function() return nn.first_not_finite(net, {dlua.zeros(2, 2, 6, 6)}) end)
+  end)
+
+  it("second derivatives and functions of one's own", function()
+    local x = dlua.randn({3}, {requires_grad = true})
+    both(function()
+      local g = dlua.grad((x ^ 3):sum(), x, {create_graph = true})
+      dlua.grad(g:sum(), x)
+    end)
+    both(function() gradcheck(function(v) return v:tanh() end, {dlua.randn({2}, {dtype = "f64"})}) end)
+  end)
+
+  it("indexing, tables and text", function()
+    local x = dlua.randn(3, 4)
+    both(function()
+      local y = x[{ {1, 2}, 3}]
+      local z = x:clone()
+      z[{ {1, 2} }] = 0
+      z[x:gt(0)] = 1
+      return y:totable(), tostring(z), dlua.tensor {{1, 2}, {3, 4}}
+    end)
+    both(function() return dlua.tidy(function() return {x + 1, x * 2} end) end)
+  end)
+
+  it("schedules and a short fit", function()
+    local x, y = dlua.randn(4, 3), dlua.randn(4, 2)
+    local loader = {iter = function()
+      local given = false
+      return function()
+        if not given then given = true return x, y end
+      end
+    end}
+    both(function()
+      local net = nn.Linear(3, 2)
+      local optimizer = optim.SGD(net:parameters(), {lr = 0.01})
+      dlua.train.fit {net = net, optimizer = optimizer, loss = nn.MSELoss(), train = loader, epochs = 1,
+        progress = false, schedule = optim.OneCycleLR(optimizer, {max_lr = 0.1, total_steps = 4})}
+    end)
+  end)
+
+  it("loaders", function()
+    for workers = 0, 2, 2 do
+      live.check_lua(function()
+        local loader = data.DataLoader(data.ImageFolder(root .. "/set"), {batch_size = 2, num_workers = workers})
+        for _ in loader:iter() do end -- luacheck: ignore 542
+      end)
+    end
+  end)
+
+  it("files", function()
+    local x = dlua.rand(3, 5, 5)
+    both(function() dlua.io.cifar(root .. "/cifar", true) end)
+    live.check_lua(function() image.load(root .. "/set/a/1.png") end)
+    live.check_lua(function() image.save(root .. "/out.png", x) end)
+    live.check_lua(function() data.csv(root .. "/x.csv"):column "a" end)
+    live.check_lua(function() data.idx "examples/data/mnist-small/t10k-labels-idx1-ubyte.gz" end)
+    live.check_lua(function() dlua.load(root .. "/x.safetensors") end)
+    live.check_lua(function() dlua.load(root .. "/x.npy") end)
+    live.check_lua(function() dlua.save(root .. "/y.safetensors", {x = x, tied = x}, {metadata = {k = "v"}}) end)
+    live.check_lua(function() dlua.save(root .. "/y.npy", x) end)
+  end)
+end)
