@@ -83,6 +83,8 @@ int64_t dlua_bind_integer(lua_State *L, int index, const char *who, const char *
 void dlua_bind_need_table(lua_State *L, int index, const char *who);
 int64_t dlua_bind_need_integer(lua_State *L, int index, const char *who);
 const char *dlua_bind_need_string(lua_State *L, int index, const char *who);
+// A string; fallback when it is nil or missing.
+const char *dlua_bind_opt_string(lua_State *L, int index, const char *who, const char *fallback);
 // Makes x a leaf that collects a gradient, or stops it; raises where that makes no sense.
 dlua_status dlua_bind_require(dlua_tensor *x, const char *who, bool on);
 
