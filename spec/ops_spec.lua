@@ -20,6 +20,15 @@ local exempt = {
   dropout2d = "random: see random_spec",
 }
 
+-- Ops that carry no gradient: their results are counts, positions, truth values or constants. batch_norm_grad, when it
+-- is itself recorded, is written in other ops.
+local without_gradient = {batch_norm_grad = true, cross_entropy_weights = true}
+for name in ([[all any argmax argmin argsort empty eq eye full full_like ge gt isfinite isinf isnan le linspace
+  logical_and logical_not logical_or logical_xor lt ne nonzero one_hot ones ones_like rand randint randn randperm range
+  zeros zeros_like]]):gmatch "%S+" do
+  without_gradient[name] = true
+end
+
 -- Hidden ops are the gradients of others: each is checked as the first and second derivative of its op.
 local function part_of(op)
   if not op.hidden then return nil end
@@ -307,6 +316,10 @@ for _, name in ipairs(names) do
   local samples = derived.samples(op)
   describe("op " .. name, function()
     it("has a doc", function() assert.is_true(#(op.doc or "") > 2, name .. " has no doc") end)
+
+    it("carries a gradient or is listed", function()
+      assert.equal(not without_gradient[name], op.differentiable == true)
+    end)
 
     if part_of(op) and not cases.of[name] then return end
 

@@ -6,11 +6,10 @@
 --   print(accuracy:value())
 local dlua = require "dlua"
 local class = require "dlua.class"
+local shape_text = require "dlua.nn.module".shape_text
 local strict = require "dlua.strict"
 
 local metrics = {}
-
-local function shape_text(x) return "{" .. table.concat(x.shape, ",") .. "}" end
 
 local function check_classes(name, output, target)
   local fits = output.ndim == target.ndim + 1 and output:size(1) == target:size(1)

@@ -104,7 +104,6 @@ methods.cpu = function(x) return x:to "cpu" end
 for alias, name in pairs {
   binary_cross_entropy = "bce_loss", binary_cross_entropy_with_logits = "bce_with_logits", concat = "cat",
   clip = "clamp", absolute = "abs", negative = "neg", multiply = "mul", divide = "div", subtract = "sub",
-  ["repeat"] = "tile",
 } do
   core[alias], methods[alias] = core[name], methods[name]
 end

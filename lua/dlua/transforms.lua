@@ -22,7 +22,7 @@ local transforms = {}
 
 -- Runs steps first..#steps of a flat list on a picture; draw is {key, epoch, sample}. Steps of C that follow each
 -- other cross into C once.
---   transforms.run(transforms.steps(T.ToFloat()), 1, x, {key = 1, epoch = 1, sample = 1})
+--   transforms.run(transforms.steps(T.ToFloat()), 1, dlua.zeros(3, 8, 8), {key = 1, epoch = 1, sample = 1})
 function transforms.run(steps, first, x, draw)
   local k = first
   while k <= #steps do
@@ -90,7 +90,6 @@ local function define(name, description, numbers, kind)
   description[1] = "transforms." .. name
   local signature = options.signature(description)
   local Class = class(name, Transform)
-  Class.__name = name
   function Class:init(...)
     local given = signature:read(...)
     self.text = signature:show(given)
@@ -222,7 +221,6 @@ end)
 --   T.Compose {T.ToFloat(), T.Normalize({0.5}, {0.5})}
 local Compose = class("Compose", Transform)
 transforms.Compose = Compose
-Compose.__name = "Compose"
 
 function Compose:init(parts)
   if type(parts) ~= "table" or parts.handle then core.fail("transforms.Compose: takes a list of transforms") end
@@ -239,7 +237,6 @@ end
 --   T.Lambda(function(x) return x * 2 end)
 local Lambda = class("Lambda", Transform)
 transforms.Lambda = Lambda
-Lambda.__name = "Lambda"
 
 function Lambda:init(fn)
   if type(fn) ~= "function" then core.fail("transforms.Lambda: takes a function, not %s", type(fn)) end

@@ -67,7 +67,16 @@ schedule({
   "StepLR", {"step_size", "count"}, {"gamma", "number", 0.1}, doc = "Times gamma after every step_size steps.",
 }, function(self, start, count) return start * self.gamma ^ (count // self.step_size) end)
 
-schedule({
+local function check_milestones(name, milestones)
+  for k = 1, #milestones do
+    if not math.type(milestones[k]) or not math.tointeger(milestones[k]) or milestones[k] < 0 then
+      dlua.fail("optim.%s: milestones[%d] must be a whole number of at least 0, not %s", name, k,
+        tostring(milestones[k]))
+    end
+  end
+end
+
+local MultiStepLR = schedule({
   "MultiStepLR", {"milestones", "table"}, {"gamma", "number", 0.1}, doc = "Times gamma at every milestone.",
 }, function(self, start, count)
   local passed = 0
@@ -76,6 +85,8 @@ schedule({
   end
   return start * self.gamma ^ passed
 end)
+
+function MultiStepLR:build() check_milestones("MultiStepLR", self.milestones) end
 
 schedule({"ExponentialLR", {"gamma", "number"}, doc = "Times gamma at every step."},
   function(self, start, count) return start * self.gamma ^ count end)
@@ -238,7 +249,14 @@ function SequentialLR:build()
     dlua.fail("optim.SequentialLR: %d schedulers need %d milestones, not %d", #self.schedulers, #self.schedulers - 1,
       #self.milestones)
   end
+  check_milestones("SequentialLR", self.milestones)
   for k, item in ipairs(self.schedulers) do
+    if type(item) ~= "table" or item.apply == nil then
+      dlua.fail("optim.SequentialLR: schedulers[%d] must be a schedule, not a %s", k, type(item))
+    end
+    if item.apply == ReduceLROnPlateau.apply then
+      dlua.fail("optim.SequentialLR: schedulers[%d] waits for a value, which nobody would give it", k)
+    end
     if item.optimizer ~= self.optimizer then
       dlua.fail("optim.SequentialLR: schedulers[%d] drives another optimiser", k)
     end
