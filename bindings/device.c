@@ -12,7 +12,7 @@
 
 static dlua_device *device_at(lua_State *L, int index, const char *fallback) {
   dlua_device *device = NULL;
-  const char *name = luaL_optstring(L, index, fallback);
+  const char *name = dlua_bind_opt_string(L, index, "device: name", fallback);
   dlua_bind_check(L, dlua_device_find(name, &device));
   return device;
 }
@@ -20,7 +20,7 @@ static dlua_device *device_at(lua_State *L, int index, const char *fallback) {
 // device(name | "auto"): the name of a device that is there; auto is cuda where it works, else cpu.
 static int device(lua_State *L) {
   dlua_device *found = NULL;
-  const char *name = luaL_optstring(L, 1, "auto");
+  const char *name = dlua_bind_opt_string(L, 1, "device: name", "auto");
   if (strcmp(name, "auto") != 0)
     found = device_at(L, 1, name);
   else if (dlua_device_find("cuda", &found) != DLUA_OK)

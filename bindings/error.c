@@ -8,34 +8,36 @@
 #include "../runtime/words.h"
 #include "value.h"
 
+// What a deep recursion costs is bounded: the way to each level is walked anew.
+enum { MOST_LEVELS = 1000, MOST_MODULES = 32 };
+
 // Keys of the registry: the function that runs a module's forward, the function that names its
 // path, the folder of dlua's Lua files.
 static const char module_call_key, layer_path_key, folder_key;
 
 // ---------------------------------------------------------------- the script line
 
-// The folder of dlua's own Lua files, found once by the rule that require uses; "" when it cannot
-// be found.
-static const char *own_folder(lua_State *L) {
-  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &folder_key) == LUA_TSTRING) {
-    const char *folder = lua_tostring(L, -1);
-    lua_pop(L, 1); // the registry keeps it
-    return folder;
-  }
-  lua_pop(L, 1);
+// Notes the folder of dlua's own Lua files, by the rule that require uses, while package is as the
+// program made it; nothing when it cannot be found.
+static void find_folder(lua_State *L) {
+  int top = lua_gettop(L);
   lua_getglobal(L, "package");
   lua_getfield(L, -1, "searchpath");
   lua_pushliteral(L, "dlua");
   lua_getfield(L, -3, "path");
-  if (lua_pcall(L, 2, 1, 0) != LUA_OK || lua_type(L, -1) != LUA_TSTRING) {
-    lua_pop(L, 2);
-    return "";
+  if (lua_pcall(L, 2, 1, 0) == LUA_OK && lua_type(L, -1) == LUA_TSTRING) {
+    const char *file = lua_tostring(L, -1), *slash = strrchr(file, '/');
+    lua_pushlstring(L, file, slash ? (size_t)(slash - file) + 1 : 0);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &folder_key);
   }
-  const char *file = lua_tostring(L, -1), *slash = strrchr(file, '/');
-  lua_pushlstring(L, file, slash ? (size_t)(slash - file) + 1 : 0);
-  const char *folder = lua_tostring(L, -1);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &folder_key);
-  lua_pop(L, 2);
+  lua_settop(L, top);
+}
+
+// "" when it could not be found. Allocates nothing, so it cannot raise.
+static const char *own_folder(lua_State *L) {
+  bool found = lua_rawgetp(L, LUA_REGISTRYINDEX, &folder_key) == LUA_TSTRING;
+  const char *folder = found ? lua_tostring(L, -1) : "";
+  lua_pop(L, 1); // the registry keeps it
   return folder;
 }
 
@@ -46,9 +48,10 @@ static bool is_own(const char *source, const char *folder) {
 
 void dlua_bind_where(lua_State *L, char *text, size_t size) {
   lua_Debug ar;
-  const char *folder = own_folder(L);
   text[0] = 0;
-  for (int level = 0; lua_getstack(L, level, &ar); level++) {
+  if (!lua_checkstack(L, 2)) return;
+  const char *folder = own_folder(L);
+  for (int level = 0; level < MOST_LEVELS && lua_getstack(L, level, &ar); level++) {
     lua_getinfo(L, "Sl", &ar);
     if (ar.currentline < 0 || is_own(ar.source, folder)) continue;
     if (strcmp(ar.source, "=prompt") == 0) return; // the line is in front of the reader
@@ -59,19 +62,22 @@ void dlua_bind_where(lua_State *L, char *text, size_t size) {
 
 // ---------------------------------------------------------------- the layer path
 
-// Pushes a list of the modules whose forward is running, outermost first; their number is the
-// result.
+// Pushes a list of the innermost modules whose forward is running, outermost first; their number is
+// the result.
 static int push_running_modules(lua_State *L) {
   lua_Debug ar;
-  int count = 0, depth = 0;
-  lua_newtable(L);
-  while (lua_getstack(L, depth, &ar)) depth++;
-  for (int level = depth - 1; level >= 0 && lua_getstack(L, level, &ar); level--) {
+  int found[MOST_MODULES], count = 0;
+  for (int level = 0; level < MOST_LEVELS && count < MOST_MODULES; level++) {
+    if (!lua_getstack(L, level, &ar)) break;
     lua_getinfo(L, "f", &ar);
     lua_rawgetp(L, LUA_REGISTRYINDEX, &module_call_key);
-    bool is_call = lua_rawequal(L, -1, -2);
+    if (lua_rawequal(L, -1, -2)) found[count++] = level;
     lua_pop(L, 2);
-    if (is_call && lua_getlocal(L, &ar, 1)) lua_rawseti(L, -2, ++count);
+  }
+  lua_createtable(L, count, 0);
+  for (int k = 1; k <= count; k++) {
+    lua_getstack(L, found[count - k], &ar);
+    if (lua_getlocal(L, &ar, 1)) lua_rawseti(L, -2, k);
   }
   return count;
 }
@@ -79,7 +85,7 @@ static int push_running_modules(lua_State *L) {
 // Pushes "  [features.1]" when a module is running, else "".
 static void push_layer_path(lua_State *L) {
   int top = lua_gettop(L);
-  luaL_checkstack(L, 10, NULL);
+  luaL_checkstack(L, 10, "error");
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &layer_path_key) == LUA_TFUNCTION &&
       push_running_modules(L) > 0 && lua_pcall(L, 1, 1, 0) == LUA_OK &&
       lua_type(L, -1) == LUA_TSTRING && lua_rawlen(L, -1) > 0) {
@@ -162,15 +168,15 @@ const char *dlua_bind_nearest(lua_State *L, int index, const char *word) {
 
 // nearest(word, list): the entry spelt most like word, or nil.
 static int nearest(lua_State *L) {
-  const char *word = luaL_checkstring(L, 1);
-  luaL_checktype(L, 2, LUA_TTABLE);
+  const char *word = dlua_bind_need_string(L, 1, "nearest: word");
+  dlua_bind_need_table(L, 2, "nearest: list");
   lua_pushstring(L, dlua_bind_nearest(L, 2, word));
   return 1;
 }
 
 // set_module_call(fn): frames of fn, whose first local is a module, make the layer path.
 static int set_module_call(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TFUNCTION);
+  if (!lua_isfunction(L, 1)) return dlua_bind_raise(L, "set_module_call: fn must be a function");
   lua_settop(L, 1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &module_call_key);
   return 0;
@@ -178,7 +184,7 @@ static int set_module_call(lua_State *L) {
 
 // set_layer_path(fn): fn(modules, outermost first) gives "features.1".
 static int set_layer_path(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TFUNCTION);
+  if (!lua_isfunction(L, 1)) return dlua_bind_raise(L, "set_layer_path: fn must be a function");
   lua_settop(L, 1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &layer_path_key);
   return 0;
@@ -193,4 +199,5 @@ void dlua_bind_errors(lua_State *L) {
       {NULL, NULL},
   };
   luaL_setfuncs(L, functions, 0);
+  find_folder(L);
 }

@@ -1,5 +1,6 @@
 // files.c - dlua.save and dlua.load: tensors by name as safetensors, one tensor as npy, by the
 // file's ending.
+#include <stdlib.h>
 #include <string.h>
 
 #include "../runtime/io_npy.h"
@@ -54,7 +55,19 @@ static void gather_tensors(lua_State *L, int index, dlua_archive *a) {
   }
 }
 
-// {metadata = {key = text, …}}
+static int by_key(const void *x, const void *y) {
+  return strcmp(((const dlua_pair *)x)->key, ((const dlua_pair *)y)->key);
+}
+
+// The text at index, which a file can hold: without zero bytes.
+static const char *metadata_text(lua_State *L, int index) {
+  size_t size;
+  const char *text = lua_tolstring(L, index, &size);
+  if (strlen(text) != size) dlua_bind_raise(L, "save: metadata \"%s\" has a zero byte in it", text);
+  return text;
+}
+
+// {metadata = {key = text, …}}, in the order of keys: a table gives the same bytes every time.
 static void gather_metadata(lua_State *L, int index, dlua_archive *a) {
   static const char *const names[] = {"metadata", NULL};
   if (lua_isnoneornil(L, index)) return;
@@ -69,9 +82,10 @@ static void gather_metadata(lua_State *L, int index, dlua_archive *a) {
       dlua_bind_raise(L, "save: metadata must be a table of strings");
     }
     lua_pushvalue(L, -1); // a number becomes its text, but not under lua_next
-    dlua_bind_check(L, dlua_archive_note(a, lua_tostring(L, -3), lua_tostring(L, -1)));
+    dlua_bind_check(L, dlua_archive_note(a, metadata_text(L, -3), metadata_text(L, -1)));
     lua_pop(L, 1);
   }
+  if (a->pairs > 0) qsort(a->pair, (size_t)a->pairs, sizeof *a->pair, by_key);
 }
 
 // save(path, {name = tensor, …}, {metadata = {…}}) or save("x.npy", tensor)

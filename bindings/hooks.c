@@ -7,7 +7,8 @@
 #include "value.h"
 
 static int fail_allocation(lua_State *L) {
-  dlua_fail_allocation((uint64_t)luaL_checkinteger(L, 1), lua_toboolean(L, 2));
+  dlua_fail_allocation((uint64_t)dlua_bind_need_integer(L, 1, "fail_allocation: n"),
+                       lua_toboolean(L, 2));
   return 0;
 }
 
@@ -38,7 +39,7 @@ static void *counting_alloc(void *state, void *block, size_t had, size_t size) {
 
 // fail_lua_allocation(n): the n-th request for memory of Lua's fails; 0 ends it and the counting.
 static int fail_lua_allocation(lua_State *L) {
-  lua_Integer n = luaL_checkinteger(L, 1);
+  lua_Integer n = dlua_bind_need_integer(L, 1, "fail_lua_allocation: n");
   if (!lua_memory.alloc) {
     lua_memory.alloc = lua_getallocf(L, &lua_memory.state);
     lua_setallocf(L, counting_alloc, NULL);
@@ -69,11 +70,11 @@ static int collect_always(lua_State *L) {
 // fault(device, "alloc" | "copy" | "launch", n): the n-th such thing on the device fails.
 static int fault(lua_State *L) {
   dlua_device *d = NULL;
-  dlua_bind_check(L, dlua_device_find(luaL_optstring(L, 1, "mock"), &d));
-  const char *what = luaL_checkstring(L, 2);
+  dlua_bind_check(L, dlua_device_find(dlua_bind_opt_string(L, 1, "fault: device", "mock"), &d));
+  const char *what = dlua_bind_need_string(L, 2, "fault: what");
   if (!d->backend->test_fault)
     return dlua_bind_raise(L, "fault: %s has no faults to inject", d->name);
-  dlua_bind_check(L, d->backend->test_fault(what, (int)luaL_checkinteger(L, 3)));
+  dlua_bind_check(L, d->backend->test_fault(what, (int)dlua_bind_need_integer(L, 3, "fault: n")));
   return 0;
 }
 

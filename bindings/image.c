@@ -24,8 +24,8 @@ static dlua_status read_png(const char *path, int channels, bool deep, dlua_tens
 // png_read(path, channels, deep): the picture, or nil and a message.
 static int png_read(lua_State *L) {
   dlua_bind_enter(L);
-  const char *path = luaL_checkstring(L, 1);
-  int channels = (int)luaL_checkinteger(L, 2);
+  const char *path = dlua_bind_need_string(L, 1, "image.load: path");
+  int channels = (int)dlua_bind_need_integer(L, 2, "image.load: channels");
   bool deep = lua_toboolean(L, 3);
   dlua_tensor **x = dlua_bind_box(L);
   dlua_status status = read_png(path, channels, deep, x);
@@ -61,14 +61,14 @@ static dlua_status write_png(const char *path, const dlua_tensor *x, int level) 
 // png_write(path, x, level): x is u8 or i32 {c,h,w} with 1 to 4 channels, contiguous on the CPU.
 static int png_write(lua_State *L) {
   dlua_bind_enter(L);
-  const char *path = luaL_checkstring(L, 1);
+  const char *path = dlua_bind_need_string(L, 1, "image.save: path");
   dlua_tensor *x = dlua_bind_tensor(L, 2, "image.save: x");
   bool known = x->dtype == DLUA_U8 || x->dtype == DLUA_I32;
   if (!known || x->ndim != 3 || x->size[0] < 1 || x->size[0] > 4 || !dlua_is_contiguous(x)) {
     return dlua_bind_raise(L, "image.save: takes u8 or i32 {c,h,w} of 1 to 4 channels, not %s %s",
                            dlua_dtype_name(x->dtype), dlua_shape_text(x));
   }
-  dlua_bind_check(L, write_png(path, x, (int)luaL_checkinteger(L, 3)));
+  dlua_bind_check(L, write_png(path, x, (int)dlua_bind_need_integer(L, 3, "image.save: level")));
   return 0;
 }
 

@@ -39,6 +39,18 @@ static bool get_integer(lua_State *L, int index, int k, lua_Integer *value) {
   return ok;
 }
 
+// Keys beside 1..length would be dropped without a word: {row = 2}, {1, nil, 2}.
+static void check_keys(lua_State *L, int index, int length) {
+  int count = 0;
+  for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
+    count++;
+    if (lua_type(L, -2) == LUA_TSTRING)
+      dlua_bind_raise(L, "index: a table in x[…] is a list of entries, without key '%s'",
+                      lua_tostring(L, -2));
+  }
+  if (count != length) dlua_bind_raise(L, "index: a table in x[…] is a list without holes");
+}
+
 static void wrong_range(lua_State *L, const region *r, int d) {
   dlua_bind_raise(L,
                   "index: a table in x[…] is {} or {first, last} or {first, last, step} (dimension "
@@ -51,6 +63,7 @@ static void wrong_range(lua_State *L, const region *r, int d) {
 static void range(lua_State *L, region *r, int d, int index) {
   lua_Integer first = 0, last = 0, step = 1, size = r->x->size[d];
   size_t length = lua_rawlen(L, index);
+  check_keys(L, index, (int)length);
   if (length == 0) return;
   if (length > 3 || length < 2 || !get_integer(L, index, 1, &first) ||
       !get_integer(L, index, 2, &last) || (length == 3 && !get_integer(L, index, 3, &step))) {
@@ -90,18 +103,6 @@ static void read_entry(lua_State *L, region *r, int d, int index) {
   else
     dlua_bind_raise(L, "index: dimension %d must be an integer, a range or a tensor, got %s", d + 1,
                     dlua_bind_type(L, index));
-}
-
-// Keys beside 1..length would be dropped without a word: {row = 2}, {1, nil, 2}.
-static void check_keys(lua_State *L, int index, int length) {
-  int count = 0;
-  for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
-    count++;
-    if (lua_type(L, -2) == LUA_TSTRING)
-      dlua_bind_raise(L, "index: a table in x[…] is a list of entries, without key '%s'",
-                      lua_tostring(L, -2));
-  }
-  if (count != length) dlua_bind_raise(L, "index: a table in x[…] is a list without holes");
 }
 
 // Reads x[{…}]; entries that are missing at the end mean all.
@@ -463,6 +464,8 @@ static int box_newindex(lua_State *L) {
   if (strcmp(name, "grad") == 0)
     set_grad(L, x);
   else if (strcmp(name, "requires_grad") == 0) {
+    if (!lua_isboolean(L, 3))
+      dlua_bind_raise(L, "requires_grad must be a boolean, got %s", dlua_bind_type(L, 3));
     dlua_bind_check(L, dlua_bind_require(x, "requires_grad", lua_toboolean(L, 3)));
   } else
     dlua_bind_raise(L, "tensor: field '%s' cannot be assigned (only grad and requires_grad can)",

@@ -103,12 +103,14 @@ static int detach(lua_State *L) {
 static int requires_grad_(lua_State *L) {
   dlua_tensor *x = dlua_bind_tensor(L, 1, "requires_grad_: x");
   bool on = lua_isnoneornil(L, 2) || lua_toboolean(L, 2);
+  if (!lua_isnoneornil(L, 2) && !lua_isboolean(L, 2))
+    return dlua_bind_raise(L, "requires_grad_: on must be a boolean, got %s", dlua_bind_type(L, 2));
   dlua_bind_check(L, dlua_bind_require(x, "requires_grad_", on));
   lua_settop(L, 1);
   return 1;
 }
 
-// A fresh reference to the same tensor, outside any scope that closes first.
+// A fresh box of the same tensor, which the innermost open scope releases.
 static int alias(lua_State *L) {
   dlua_tensor *x = dlua_bind_tensor(L, 1, "alias: x");
   *dlua_bind_box(L) = dlua_tensor_retain(x);

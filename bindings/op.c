@@ -385,10 +385,13 @@ static int deliver(call *c, dlua_tensor **slot[]) {
   return visible;
 }
 
-// The result of an in-place call is its first argument.
+// The result of an in-place call is its first argument, which may have come by name.
 static int deliver_inplace(call *c) {
   for (int k = 0; k < c->a.nout; k++) dlua_tensor_release(c->a.out[k]);
-  lua_pushvalue(c->L, 1);
+  if (c->nargs > 0 && dlua_bind_test_tensor(c->L, 1))
+    lua_pushvalue(c->L, 1);
+  else
+    lua_getfield(c->L, c->options, c->b->sig->tensor[0].name);
   return 1;
 }
 
@@ -480,7 +483,7 @@ static int op_info(lua_State *L) {
     }
     return 1;
   }
-  const dlua_op *op = dlua_op_find(luaL_checkstring(L, 1));
+  const dlua_op *op = dlua_op_find(dlua_bind_need_string(L, 1, "op_info: name"));
   if (!op) return lua_pushnil(L), 1;
   push_description(L, op);
   return 1;

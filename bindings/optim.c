@@ -5,6 +5,7 @@
 // box is made per gradient, and a step of a small net costs little more than its table reads. What
 // an option may be is checked in Lua, once, when the optimiser is made.
 #include <math.h>
+#include <string.h>
 
 #include "../runtime/optim.h"
 #include "value.h"
@@ -178,11 +179,19 @@ static bool takes_group(int n, dlua_tensor *const *list) {
   return true;
 }
 
+static int read_rule(lua_State *L) {
+  static const char *const rules[] = {"sgd", "adam", "rmsprop", "adagrad", NULL};
+  const char *word = dlua_bind_need_string(L, 1, "step: the rule");
+  for (int k = 0; rules[k]; k++) {
+    if (strcmp(word, rules[k]) == 0) return k;
+  }
+  return dlua_bind_raise(L, "step: rule '%s' is unknown (sgd, adam, rmsprop, adagrad)", word);
+}
+
 // core.optim_step(rule, group): one step of a group {params =, slots = {list, list, list}, steps =,
 // options…}. Returns false, with nothing changed, when a parameter needs the formulas in Lua.
 static int optim_step(lua_State *L) {
-  static const char *const rules[] = {"sgd", "adam", "rmsprop", "adagrad", NULL};
-  int rule = luaL_checkoption(L, 1, NULL, rules), n, count = 0;
+  int rule = read_rule(L), n, count = 0;
   dlua_bind_need_table(L, 2, "step: the group");
   lua_settop(L, 2);
   dlua_bind_enter(L);

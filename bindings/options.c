@@ -87,6 +87,10 @@ int64_t dlua_bind_need_integer(lua_State *L, int index, const char *who) {
   return value;
 }
 
+const char *dlua_bind_opt_string(lua_State *L, int index, const char *who, const char *fallback) {
+  return lua_isnoneornil(L, index) ? fallback : dlua_bind_need_string(L, index, who);
+}
+
 const char *dlua_bind_need_string(lua_State *L, int index, const char *who) {
   if (lua_type(L, index) != LUA_TSTRING)
     dlua_bind_raise(L, "%s must be a string, got %s", who, dlua_bind_type(L, index));

@@ -1,11 +1,34 @@
-// value.h - what the binding files share among themselves: the running state, tensors from and to
-// Lua values, options tables. bind.h is what the rest of the bindings sees.
+// value.h - how C objects live in Lua, and what the binding files share: the running state, tensors
+// from and to Lua values, options tables. A tensor is a full userdata (a "box") that holds exactly
+// one reference.
+//
+// Rules: create the box first, then fill it, so that a failing allocation leaks nothing. Raise only
+// through dlua_bind_raise and dlua_bind_check, never through libpng or device frames and never with
+// a lock held or something raw in hand. Finalizers only touch C reference counts.
 #ifndef DLUA_VALUE_H
 #define DLUA_VALUE_H
 
-#include "bind.h"
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "../runtime/op.h"
+
+#define DLUA_TENSOR "dlua.tensor" // name of the boxes' metatable in the registry
 
 // ---------------------------------------------------------------- boxes (box.c)
+
+// Pushes an empty box and returns its slot: fill it with an owned reference. Never NULL (memory
+// errors raise).
+dlua_tensor **dlua_bind_box(lua_State *L);
+// The tensor at index, borrowed while the box is on the stack; raises when it is none or was
+// released. who names the function and argument in the message: "matmul: y".
+dlua_tensor *dlua_bind_tensor(lua_State *L, int index, const char *who);
+// The same, NULL when the value is no tensor.
+dlua_tensor *dlua_bind_test_tensor(lua_State *L, int index);
+// On DLUA_NO_MEMORY: drop the cache, collect twice, then say whether to try the call once more.
+bool dlua_bind_retry(lua_State *L, dlua_status status);
+// At op entry: collects when external bytes have outgrown the last collection (policy in box.c).
+void dlua_bind_collect(lua_State *L);
 
 // To be called at the start of every function that computes: notes the state for script lines, runs
 // what waits for the Lua thread, honours Ctrl-C, and collects when that is due.
@@ -37,6 +60,16 @@ void dlua_bind_boxes(lua_State *L);
 
 // ---------------------------------------------------------------- errors (error.c)
 
+// Raises dlua_message() when status is a failure. The text gets the layer path and the script line
+// added:
+//   conv2d: x has 3 channels but w expects 1 (x {8,3,32,32}, w {16,1,5,5})  [features.1]
+//   train.lua:41
+// The script line is the first frame outside dlua's own Lua files; the layer path comes from the
+// frames of nn.Module's call function (told by core.set_module_call), read only now.
+void dlua_bind_check(lua_State *L, dlua_status status);
+int dlua_bind_raise(lua_State *L, const char *format, ...);
+// For calls that may answer nil, message: pushes nil and the message and returns 2.
+int dlua_bind_nil(lua_State *L);
 // Adds fail, nearest, set_module_call and set_layer_path.
 void dlua_bind_errors(lua_State *L);
 // Raises text with the layer path and the script line, as dlua_bind_check does.
@@ -83,6 +116,8 @@ int64_t dlua_bind_integer(lua_State *L, int index, const char *who, const char *
 void dlua_bind_need_table(lua_State *L, int index, const char *who);
 int64_t dlua_bind_need_integer(lua_State *L, int index, const char *who);
 const char *dlua_bind_need_string(lua_State *L, int index, const char *who);
+// A string; fallback when it is nil or missing.
+const char *dlua_bind_opt_string(lua_State *L, int index, const char *who, const char *fallback);
 // Makes x a leaf that collects a gradient, or stops it; raises where that makes no sense.
 dlua_status dlua_bind_require(dlua_tensor *x, const char *who, bool on);
 
@@ -95,5 +130,21 @@ void dlua_bind_functions(lua_State *L); // function.c: Function
 void dlua_bind_drain(lua_State *L);     // function.c: drops references of freed nodes
 int dlua_bind_tostring(lua_State *L);   // print.c: __tostring
 void dlua_bind_hooks(lua_State *L);     // hooks.c: test, what specs make fail
+
+// ---------------------------------------------------------------- the core
+
+// Each adds its functions to the table on top of the stack.
+void dlua_bind_ops(lua_State *L); // op.c: one closure for all ops, methods and in-place methods
+void dlua_bind_tensors(
+    lua_State *L); // tensor.c: creation from tables, item, totable, indexing, print, metamethods
+void dlua_bind_grad(lua_State *L);   // grad.c: backward, grad, no_grad, Function
+void dlua_bind_device(lua_State *L); // device.c: devices, memory, threads, settings, module loading
+void dlua_bind_data(lua_State *L);   // data.c: readers, loader, transforms
+void dlua_bind_image(lua_State *L);  // image.c: PNG
+void dlua_bind_files(lua_State *L);  // files.c: safetensors, npy
+void dlua_bind_optim(lua_State *L);  // optim.c: fused optimiser steps, clipping
+
+// The C module: `dlua.core`. The program preloads it; plain lua5.4 finds dlua/core.so.
+int luaopen_dlua_core(lua_State *L);
 
 #endif

@@ -55,7 +55,7 @@ struct dlua_device {
 extern const dlua_backend dlua_cpu_backend;
 int dlua_device_count(void);
 dlua_device *dlua_device_at(int k);
-// Where modules are looked for besides the folder of the runtime itself; copied.
-void dlua_set_module_path(const char *folder);
+// Runs the fast CPU kernels of a call in order, then the plain one, on tensors that the host can read.
+dlua_status dlua_run_cpu(const dlua_args *a);
 
 #endif

@@ -148,10 +148,6 @@ void dlua_input_shape(const dlua_back *b, int input, int *ndim, int64_t *size) {
   memcpy(size, edge->size, edge->ndim * sizeof *size);
 }
 
-dlua_dtype dlua_input_dtype(const dlua_back *b, int input) {
-  return (dlua_dtype)b->node->edges[input].dtype;
-}
-
 static int slot_of(const dlua_signature *sig, const char *name) {
   for (int k = 0; k < sig->ntensor; k++) {
     if (strcmp(name, sig->tensor[k].name) == 0) return k;
@@ -398,20 +394,19 @@ static dlua_status check_root(dlua_tensor *x, dlua_tensor *gradient) {
         "backward: x has %lld elements; reduce it to one (sum, mean) or pass its gradient (x %s)",
         (long long)dlua_numel(x), dlua_shape_text(x));
   }
-  if (gradient && (gradient->dtype != x->dtype || dlua_device_of(gradient) != dlua_device_of(x))) {
-    return dlua_fail(DLUA_BAD_ARGUMENT, "backward: the gradient is %s on %s but x is %s on %s",
-                     dlua_dtype_name((dlua_dtype)gradient->dtype),
-                     dlua_device_name(dlua_device_of(gradient)),
-                     dlua_dtype_name((dlua_dtype)x->dtype), dlua_device_name(dlua_device_of(x)));
-  }
-  if (gradient && !dlua_same_shape(gradient, x)) {
-    return dlua_fail(DLUA_BAD_ARGUMENT, "backward: the gradient %s has not x's shape %s",
-                     dlua_shape_text(gradient), dlua_shape_text(x));
-  }
   if (gradient && dlua_device_of(gradient) != dlua_device_of(x)) {
     return dlua_fail(DLUA_BAD_ARGUMENT, "backward: x is on %s but the gradient is on %s (x %s)",
                      dlua_device_name(dlua_device_of(x)),
                      dlua_device_name(dlua_device_of(gradient)), dlua_shape_text(x));
+  }
+  if (gradient && gradient->dtype != x->dtype) {
+    return dlua_fail(DLUA_BAD_ARGUMENT, "backward: x is %s but the gradient is %s (x %s)",
+                     dlua_dtype_name((dlua_dtype)x->dtype),
+                     dlua_dtype_name((dlua_dtype)gradient->dtype), dlua_shape_text(x));
+  }
+  if (gradient && !dlua_same_shape(gradient, x)) {
+    return dlua_fail(DLUA_BAD_ARGUMENT, "backward: the gradient %s has not x's shape %s",
+                     dlua_shape_text(gradient), dlua_shape_text(x));
   }
   return DLUA_OK;
 }

@@ -170,7 +170,9 @@ static dlua_status keep(dlua_source *s, dlua_slot *slot, dlua_picture *picture) 
     }
     dlua_free(dlua_cpu(), copy, bytes);
   }
-  atomic_fetch_sub(&s->kept, bytes); // another thread was first, or there is no room: the picture is decoded again
+  atomic_fetch_sub(
+      &s->kept,
+      bytes); // another thread was first, or there is no room: the picture is decoded again
   return DLUA_OK;
 }
 

@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "cache.h"
-#include "run.h"
 
 enum { MOST_DEVICES = 32, MOST_MODULES = 4 };
 
@@ -49,7 +48,6 @@ static struct {
   char reason[512]; // why it could not be loaded; empty: it was
 } modules[MOST_MODULES];
 static int module_count;
-static char module_path[512];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 dlua_device *dlua_cpu(void) {
@@ -60,10 +58,6 @@ dlua_device *dlua_cpu(void) {
 int dlua_device_count(void) { return device_count; }
 dlua_device *dlua_device_at(int k) { return devices[k]; }
 const char *dlua_device_name(const dlua_device *device) { return device->name; }
-
-void dlua_set_module_path(const char *folder) {
-  snprintf(module_path, sizeof module_path, "%s", folder);
-}
 
 dlua_status dlua_synchronize(dlua_device *device) {
   return device->backend->synchronize(device->index);
@@ -81,25 +75,21 @@ static void own_folder(char *folder, size_t size) {
   free(real);
 }
 
-// Opens dlua_<name>.so from the module path, or where it lies from the runtime's folder: beside it,
-// where it is installed, or two above (core.so and the C tests in a build folder); NULL with the
-// reason.
+// Opens dlua_<name>.so where it lies from the runtime's folder: beside it, where it is installed, or two
+// above (core.so and the C tests in a build folder); NULL with the reason.
 static void *open_module(const char *name, char *reason, size_t size) {
   char folder[400], path[1024];
   own_folder(folder, sizeof folder);
-  const char *places[] = {module_path, folder};
   static const char *const below[] = {"", "/../" DLUA_DEVICE_FOLDER, "/../.."};
   snprintf(reason, size, "there is no dlua_%s.so beside the program", name);
-  for (int p = 0; p < 2; p++) {
-    for (int b = 0; places[p][0] && b < 3; b++) {
-      snprintf(path, sizeof path, "%s%s/dlua_%s.so", places[p], below[b], name);
-      FILE *file = fopen(path, "r");
-      if (!file) continue;
-      fclose(file);
-      void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-      if (!handle) snprintf(reason, size, "%s", dlerror());
-      return handle;
-    }
+  for (int b = 0; b < 3; b++) {
+    snprintf(path, sizeof path, "%s%s/dlua_%s.so", folder, below[b], name);
+    FILE *file = fopen(path, "r");
+    if (!file) continue;
+    fclose(file);
+    void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!handle) snprintf(reason, size, "%s", dlerror());
+    return handle;
   }
   return NULL;
 }

@@ -1,23 +1,23 @@
 // dlua.h - tensors, devices, memory and automatic differentiation. No Lua, no CUDA.
 //
-//   dlua_tensor *x = NULL, *y = NULL;
-//   dlua_args a = {.in = {0}};
-//   if (dlua_tensor_new(&x, DLUA_F32, 1, (int64_t[]){4}, dlua_cpu()) != DLUA_OK)
-//   puts(dlua_message()); dlua_tensor_fill(x, 2.0);                          // {2,2,2,2}
-//   dlua_args_init(&a, &dlua_op_exp);                  // see op.h for ops and their arguments
-//   a.in[0] = x;
-//   if (dlua_run(&a) == DLUA_OK) y = a.out[0];         // the caller owns the result
-//   dlua_tensor_release(x), dlua_tensor_release(y);
+//   dlua_tensor *x, *y;
+//   DLUA_TRY(dlua_tensor_new(&x, DLUA_F32, 1, (int64_t[]){4}, dlua_cpu()));
+//   dlua_tensor_fill(x, 2.0);                // {2,2,2,2}
+//   dlua_scope s;                            // op.h: calls of ops; the scope owns the results
+//   dlua_scope_begin(&s);
+//   y = dlua_call(&s, &dlua_op_exp, dlua_t(x));
+//   if (y) printf("%g\n", dlua_f32(y)[0]);   // 7.38906
+//   dlua_tensor_release(x);
+//   return dlua_scope_end(&s);               // the first failure, if any
 //
 // Rules that hold everywhere
-//   * A function that can fail returns dlua_status; DLUA_OK is 0. What it makes goes through a
-//   pointer that
-//     stays untouched on failure. The one place that writes the message is dlua_fail; all others
-//     pass it on.
-//   * Nothing here aborts, exits or prints.
-//   * "caller owns the result": release it once. "borrowed": do not release, valid while its owner
-//   lives.
+//   * A function that can fail returns dlua_status; DLUA_OK is 0. What it makes goes through a pointer that
+//     stays untouched on failure. The one place that writes the message is dlua_fail; all others pass it on.
+//   * Nothing here aborts or exits, or prints unless DLUA_VERBOSE asks for it.
+//   * "caller owns the result": release it once. "borrowed": do not release, valid while its owner lives.
 //   * Dimensions and sizes count from 0 in C; every message counts from 1, as its reader does.
+//   * Sums that oneDNN splits among threads (products, weight gradients) may differ in the last bits between
+//     thread counts; everything else does not depend on them.
 #ifndef DLUA_H
 #define DLUA_H
 

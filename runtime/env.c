@@ -14,7 +14,7 @@ const dlua_switch dlua_switches[] = {
   {"DLUA_REF",        "1: run only the plain reference kernels"},
   {"DLUA_SYNC",       "1: wait for the device after each op"},
   {"DLUA_TRACEBACK",  "1: errors of scripts print the Lua stack too"},
-  {"DLUA_VERBOSE",    "1: print each op, its shapes and its kernel to the standard error stream"},
+  {"DLUA_VERBOSE",    "1: print each op and its shapes to the standard error stream"},
   {"OMP_NUM_THREADS", "threads of the team; default: all CPUs of the process"},
   {NULL, NULL},
 };

@@ -132,12 +132,6 @@ dlua_status dlua_plan_find(const void *key, size_t bytes,
   return DLUA_OK;
 }
 
-void dlua_onednn_clear(void) {
-  pthread_mutex_lock(&lib.lock);
-  while (lib.count > 0) dlua_plan_release(oldest());
-  pthread_mutex_unlock(&lib.lock);
-}
-
 dnnl_memory_desc_t dlua_plan_wants(const dlua_plan *plan, int argument) {
   const dnnl_memory_desc_t *desc =
       dnnl_primitive_desc_query_md(plan->desc, dnnl_query_exec_arg_md, argument);

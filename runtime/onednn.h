@@ -32,7 +32,5 @@ bool dlua_winograd(void);
 // the start. Returns what it was.
 bool dlua_set_autotune(bool on);
 bool dlua_autotune(void);
-// Forgets all prepared primitives; for tests and the end of a process.
-void dlua_onednn_clear(void);
 
 #endif

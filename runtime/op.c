@@ -1,13 +1,15 @@
 // op.c - dlua_run, the one dispatch point: every computation passes the stages below in this order.
 //
-//   check      kinds of the inputs, one device, stale views, numbers of dimensions
-//   convert    dtypes to what the op's rule says, blocked layouts to strided where the kernel does
-//   not take them shape      the op's rule says what the results are target     fresh tensors, or
-//   the first input when the result goes in place kernel     the device's; on the CPU fast ones
-//   first, the plain one last record     the tape, when a gradient may be asked for
+//   check    kinds of the inputs, one device, stale views, numbers of dimensions
+//   convert  dtypes to what the op's rule says, blocked layouts to strided where the kernel takes none
+//   shape    the op's rule says what the results are
+//   target   fresh tensors, or the first input when the result goes in place
+//   record   the tape's node is prepared, when a gradient may be asked for
+//   kernel   the device's; on the CPU fast ones first, the plain one last
+//   finish   results in the promised dtype; the node is hung onto them
 //
-// Refused: a per-op choice of any of this. What differs between ops is said by fields of their
-// struct.
+// All that can fail happens before the kernel writes, so a failed call has changed nothing. Refused: a
+// per-op choice of any of this. What differs between ops is said by fields of their struct.
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +20,6 @@
 #include "grad.h"
 #include "layout.h"
 #include "ops/convert.h"
-#include "run.h"
 
 // A converted number operand: a 0-d tensor that lives as long as the run and costs no allocation.
 typedef struct number_operand {

@@ -1,33 +1,32 @@
 // op.h - what an op is, for those who write one and those who call one.
 //
-// An op is one struct beside its functions in runtime/ops/<family>.c plus one row in ops.def. From
-// that struct the Lua function and method, argument checks, help, completion and the derived tests
-// follow.
+// An op is one struct beside its functions in runtime/ops/<family>.c plus one row in ops.def. From that
+// struct the Lua function and method, argument checks, help, completion and the derived tests follow.
 //
 //   static dlua_status leaky_relu_cpu(const dlua_args *a) { … a->in[0], a->num[0].f, a->out[0] … }
 //   static void leaky_relu_back(dlua_back *b) {
-//     dlua_give(b, 0, dlua_call(b->s, &dlua_op_leaky_relu_grad, dlua_t(b->g[0]),
-//     dlua_t(dlua_saved(b, "x")), dlua_f(b->num[0].f)));
+//     dlua_tensor *x = dlua_saved(b, "x");
+//     dlua_give(b, 0, dlua_call(b->s, &dlua_op_leaky_relu_grad, dlua_t(b->g[0]), dlua_t(x), dlua_f(b->num[0].f)));
 //   }
 //   const dlua_op dlua_op_leaky_relu = {
 //     .name = "leaky_relu", .sig = "x:T, slope:f=0.01 -> y",
 //     .doc = "x where x > 0, slope * x elsewhere.",
-//     .dtype = DLUA_SAME_FLOAT, .shape = dlua_shape_same, .cpu = leaky_relu_cpu, .back =
-//     leaky_relu_back, .save = "x",
+//     .dtype = DLUA_SAME_FLOAT, .shape = dlua_shape_same, .cpu = leaky_relu_cpu,
+//     .back = leaky_relu_back, .save = "x",
 //   };
 //
-// Signature: "name:kind[=default], … -> result, …". Tensors come first in in[], the rest in num[],
-// both in order.
-//   T  tensor          T? may be missing (in[k] is NULL)   T* a list, last of the tensors: the rest
-//   of in[] T(lo,hi) tensor whose values lie between lo and hi (only the derived tests look at it)
-//   I  index tensor: kernels always see i64, 1-based, and read it with dlua_index    I? may be
-//   missing B  mask: bool tensor                                                             B? may
-//   be missing i f b  integer, number, boolean       n  number that stays an exact integer     i?
-//   f? n? may be missing (.set false) d  dimension of the first tensor, 0-based here, counted from
-//   1 outside; d? may be missing d1 the same, but one more than the first tensor has (unsqueeze,
-//   stack) D  none, one or several dimensions (.n == 0 means all) s  list of integers (sizes), -1
-//   allowed where the op says so; s? may be missing;  s2 exactly two: "3" gives {3,3} e{a|b|c}  a
-//   word; .i is its position from 0
+// Signature: "name:kind[=default], … -> result, …". Tensors come first in in[], the rest in num[], both in
+// order. A result whose name starts with _ is for backward alone.
+//
+//   T      tensor; T? may be missing (in[k] is NULL); T* a list, the last of the tensors: the rest of in[];
+//          T(lo,hi) values between lo and hi (only the derived tests look at it)
+//   I      index tensor: kernels always see i64, 1-based, and read it with dlua_index
+//   B      mask: bool tensor
+//   i f b  integer, number, boolean; n a number that stays an exact integer; i? f? n? may be missing (.set false)
+//   d      dimension of the first tensor, from 0 here, from 1 outside; d1 of one that has one more (unsqueeze, stack)
+//   D      none, one or several dimensions (.n == 0 means all)
+//   s      list of integers (sizes), -1 where the op says so; s2 exactly two: "3" gives {3,3}
+//   e{a|b} a word; .i is its position from 0
 #ifndef DLUA_OP_H
 #define DLUA_OP_H
 
@@ -180,7 +179,6 @@ dlua_tensor *dlua_saved_at(dlua_back *b, int slot); // the same by place: input 
 void dlua_give(dlua_back *b, int input, dlua_tensor *gradient);
 // Shape of an input of the recorded call, for rules that need it without saving the tensor.
 void dlua_input_shape(const dlua_back *b, int input, int *ndim, int64_t *size);
-dlua_dtype dlua_input_dtype(const dlua_back *b, int input);
 
 // ---------------------------------------------------------------- the struct
 

@@ -132,8 +132,8 @@ describe("a walk over the tape", function()
 
   it("takes only a gradient of the tensor's own dtype and device", function()
     local x = leaf {1, 2}
-    fails("f64 on cpu but x is f32", function() x:backward(dlua.ones({2}, {dtype = "f64"})) end)
-    fails("on mock but x is f32 on cpu", function() x:backward(dlua.ones(2):to("mock")) end)
+    fails("x is f32 but the gradient is f64", function() x:backward(dlua.ones({2}, {dtype = "f64"})) end)
+    fails("x is on cpu but the gradient is on mock", function() x:backward(dlua.ones(2):to("mock")) end)
   end)
 
   it("computes with numbers in the precision of the tensor", function()

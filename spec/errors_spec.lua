@@ -139,3 +139,27 @@ describe("a message", function()
     assert.matches("^linear: .*  %[2%.2%]$", text)
   end)
 end)
+
+describe("functions beside ops", function()
+  it("name themselves and the argument", function()
+    assert.equal("device: name must be a string, got number", message_of(function() return dlua.device(5) end))
+    assert.equal("op_info: name must be a string, got table", message_of(function() return dlua.op_info {} end))
+    assert.equal("image.load: path must be a string, got nil", message_of(function() return dlua.io.png_read(nil) end))
+    assert.equal("nearest: word must be a string, got nil", message_of(function() return dlua.nearest(nil) end))
+    assert.equal("step: rule 'lion' is unknown (sgd, adam, rmsprop, adagrad)",
+      message_of(function() return dlua.optim_step("lion", {}) end))
+  end)
+end)
+
+describe("an error deep in a recursion", function()
+  it("is raised soon", function()
+    local function descend(depth)
+      if depth == 0 then return ones(2) + ones(3) end
+      return (descend(depth - 1))
+    end
+    local before = os.clock()
+    local message = message_of(function() return descend(60000) end)
+    assert.equal("add: shapes {2} and {3} do not broadcast", message)
+    assert.is_true(os.clock() - before < 1)
+  end)
+end)

@@ -12,8 +12,8 @@ local function settled()
   return dlua.memory().live
 end
 
--- Runs f once to count its allocations, then once for each of them failing. f keeps nothing and returns
--- nothing. With `on` all later ones fail too, so that the second try after a collection fails as well: f must raise.
+-- Runs f once to count its allocations, then once for each of them failing. f keeps nothing and returns nothing.
+-- With `on` all later ones fail too, so that the second try after a collection fails as well: f must raise.
 function live.check(f, on)
   f()
   local base = settled()

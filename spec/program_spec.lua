@@ -116,6 +116,14 @@ describe("the program", function()
     assert.equal(1, status)
   end)
 
+  it("finds the script line without package", function()
+    for _, change in ipairs {"package.path = ''", "package = nil"} do
+      local output = program("-e " .. quote(('local d = require "dlua" local layer = d.nn.Linear(3, 2) %s\n'
+        .. 'print(pcall(function() return layer(d.ones(4, 4)) end))'):format(change)))
+      assert.matches("linear.-  %(command line%):2\n", output)
+    end
+  end)
+
   it("starts in little memory", function()
     local script = 'for l in io.lines "/proc/self/status" do if l:match "VmHWM" then print(l) end end'
     local output = program("-e " .. quote(script))

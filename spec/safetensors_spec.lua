@@ -61,6 +61,20 @@ describe("safetensors", function()
     }
   end
 
+  it("writes metadata in the order of its keys", function()
+    dlua.save(path "sorted.safetensors", {x = dlua.ones(1)},
+      {metadata = {delta = "4", alpha = "1", echo = "5", beta = "2", gamma = "3"}})
+    local file = assert(io.open(path "sorted.safetensors", "rb"))
+    local text = file:read "a"
+    file:close()
+    assert.is_truthy(text:find('"alpha":"1","beta":"2","delta":"4","echo":"5","gamma":"3"', 1, true), text)
+    for _, metadata in ipairs {{["a\0b"] = "1"}, {a = "1\0"}} do
+      local ok, message = pcall(dlua.save, path "zero.safetensors", {x = dlua.ones(1)}, {metadata = metadata})
+      assert.is_false(ok)
+      assert.matches("has a zero byte", message)
+    end
+  end)
+
   it("keeps every dtype, shape, name and the metadata", function()
     local tensors = some()
     dlua.save(path "all.safetensors", tensors, {metadata = {author = "me", ["line\n"] = "a\tb\"\\"}})

@@ -263,6 +263,28 @@ describe("printing", function()
   end)
 end)
 
+describe("what looks right and is not", function()
+  it("an in-place call by name gives the tensor", function()
+    local x = dlua.ones(2)
+    assert.is_true(rawequal(x, dlua.add_ {x = x, y = 1}))
+    assert.is_true(rawequal(x, dlua.add_(x, {y = 1})))
+    assert.same({3, 3}, x:totable())
+  end)
+
+  it("a range with names is refused", function()
+    local x = dlua.ones(3)
+    assert.error_matches(function() return x[{ {first = 1} }] end, "without key 'first'")
+    assert.error_matches(function() return x[{ {1, 2, stride = 2} }] end, "without key 'stride'")
+  end)
+
+  it("requires_grad takes booleans alone", function()
+    local x = dlua.ones(2)
+    assert.error_matches(function() x.requires_grad = "no" end, "requires_grad must be a boolean, got string")
+    assert.error_matches(function() x:requires_grad_ "no" end, "on must be a boolean, got string")
+    assert.is_false(x.requires_grad)
+  end)
+end)
+
 describe("sizes that cannot be addressed", function()
   it("are refused, also where there are no elements or none of their own", function()
     local huge = 1 << 40

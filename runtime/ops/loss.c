@@ -399,6 +399,7 @@ static dlua_status bce_cpu(const dlua_args *a) {
 }
 
 static dlua_status bce_vector(const dlua_args *a) {
+  if (a->in[0]->dtype == DLUA_F32) DLUA_TRY(check_probabilities(a));
   return reduce_vector(a, (int)a->num[0].i, f32_rows()->bce_loss);
 }
 

@@ -213,7 +213,9 @@ static dlua_status max_pool2d_fast(const dlua_args *a) {
   const dlua_tensor *x = a->in[0];
   if (x->dtype != DLUA_F32) return DLUA_DECLINED;
   job j = {.a = a,
-           .block = x->storage->layout == DLUA_STRIDED ? 1 : dlua_layout_block((dlua_layout)x->storage->layout)};
+           .block = x->storage->layout == DLUA_STRIDED
+                        ? 1
+                        : dlua_layout_block((dlua_layout)x->storage->layout)};
   DLUA_TRY(dlua_pool_plane_of(a, true, a->num[4].i, &j.p));
   double cost = (double)(j.p.oh * j.p.ow * j.p.kh * j.p.kw * j.block);
   dlua_parallel(x->size[0] * x->size[1] / j.block, cost, max_planes, &j);

@@ -271,7 +271,7 @@ end
 --   net:to("f64")
 function Module:to(...)
   local targets = table.pack(...)
-  if targets.n == 0 then dlua.fail("to: takes a floating dtype or a device") end
+  if targets.n == 0 then dlua.fail("to: a dtype or a device is missing: net:to(\"f64\"), net:to(\"cuda\")") end
   for k = 1, targets.n do
     local target = targets[k]
     if target == nil then dlua.fail("to: a module takes a floating dtype or a device, not nil") end
