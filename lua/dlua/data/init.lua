@@ -8,6 +8,7 @@ local help = require "dlua.help"
 local options = require "dlua.options"
 local dataset = require "dlua.data.dataset"
 local sources = require "dlua.data.sources"
+local strict = require "dlua.strict"
 local Frame = require "dlua.data.frame"
 local io = core.io
 
