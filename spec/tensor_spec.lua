@@ -301,7 +301,7 @@ end)
 
 describe("settings", function()
   it("give what they were", function()
-    for name, other in pairs {threads = 3, winograd = false, autotune = false} do
+    for name, other in pairs {threads = 1, winograd = false, autotune = false} do
       local before = dlua[name]()
       assert.equal(before, dlua[name](other))
       assert.equal(other, dlua[name](before))
