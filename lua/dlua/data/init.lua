@@ -9,6 +9,7 @@ local options = require "dlua.options"
 local strict = require "dlua.strict"
 local dataset = require "dlua.data.dataset"
 local sources = require "dlua.data.sources"
+local strict = require "dlua.strict"
 local Frame = require "dlua.data.frame"
 local io = core.io
 
