@@ -6,7 +6,6 @@
 local core = require "dlua.core"
 local help = require "dlua.help"
 local options = require "dlua.options"
-local strict = require "dlua.strict"
 local dataset = require "dlua.data.dataset"
 local sources = require "dlua.data.sources"
 local strict = require "dlua.strict"
