@@ -99,8 +99,9 @@ static int reset_peak_memory(lua_State *L) {
 
 // ---------------------------------------------------------------- settings
 
-// threads([n]): the size of the kernel team, after setting it.
+// threads([n]): the size of the kernel team, before n is set.
 static int threads(lua_State *L) {
+  int before = dlua_threads();
   if (!lua_isnoneornil(L, 1)) {
     int ok;
     lua_Integer n = lua_tointegerx(L, 1, &ok);
@@ -109,7 +110,7 @@ static int threads(lua_State *L) {
                              luaL_tolstring(L, 1, NULL));
     dlua_set_threads(n > 1024 ? 1024 : (int)n);
   }
-  lua_pushinteger(L, dlua_threads());
+  lua_pushinteger(L, before);
   return 1;
 }
 

@@ -298,3 +298,14 @@ describe("sizes that cannot be addressed", function()
     end
   end)
 end)
+
+describe("settings", function()
+  it("give what they were", function()
+    for name, other in pairs {threads = 1, winograd = false, autotune = false} do
+      local before = dlua[name]()
+      assert.equal(before, dlua[name](other))
+      assert.equal(other, dlua[name](before))
+      assert.equal(before, dlua[name]())
+    end
+  end)
+end)

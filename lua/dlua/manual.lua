@@ -41,7 +41,7 @@ return {
   ["cuda.memory"] = "dlua.cuda.memory([device])\n  As dlua.memory, of a cuda device.",
   ["cuda.synchronize"] = "dlua.cuda.synchronize([device])\n  Waits until the device is done.",
   ["cuda.empty_cache"] = "dlua.cuda.empty_cache([device])\n  Gives the device's unused memory back.",
-  threads = "dlua.threads([n])\n  The number of threads that kernels use, after setting it.",
+  threads = "dlua.threads([n])\n  The number of threads that kernels use; n sets it. Gives what it was.",
   seed = "dlua.seed(n)\n  Starts the random generator at n.",
   rng_state = "dlua.rng_state()\n  The generator's state, for dlua.set_rng_state.",
   set_rng_state = "dlua.set_rng_state(state)\n  Takes the generator back to a state.",
