@@ -3,8 +3,8 @@
 // closed.
 #include <string.h>
 
-#include "../runtime/io_data.h"
-#include "../runtime/loader.h"
+#include "../runtime/data/io_data.h"
+#include "../runtime/data/loader.h"
 #include "value.h"
 
 #define DATASET "dlua.dataset"

@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "../runtime/backend.h"
-#include "../runtime/onednn.h"
+#include "../runtime/cpu/onednn.h"
 #include "value.h"
 
 // ---------------------------------------------------------------- devices

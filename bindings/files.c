@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../runtime/io_npy.h"
-#include "../runtime/io_safetensors.h"
+#include "../runtime/data/io_npy.h"
+#include "../runtime/data/io_safetensors.h"
 #include "value.h"
 
 #define ARCHIVE "dlua.archive"

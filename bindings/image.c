@@ -1,6 +1,6 @@
 // image.c - PNG pictures as tensors {c,h,w}: core.io.png_read and core.io.png_write, under
 // lua/dlua/image.lua.
-#include "../runtime/io_png.h"
+#include "../runtime/data/io_png.h"
 #include "value.h"
 
 static dlua_status read_png(const char *path, int channels, bool deep, dlua_tensor **x) {

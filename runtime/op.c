@@ -16,9 +16,9 @@
 #include <string.h>
 
 #include "backend.h"
+#include "cpu/layout.h"
 #include "env.h"
 #include "grad.h"
-#include "layout.h"
 #include "ops/convert.h"
 
 // A converted number operand: a 0-d tensor that lives as long as the run and costs no allocation.

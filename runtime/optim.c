@@ -9,8 +9,8 @@
 
 #include <math.h>
 
-#include "isa.h"
-#include "optim_kernels.h"
+#include "cpu/isa.h"
+#include "cpu/optim_kernels.h"
 #include "parallel.h"
 
 enum { SLICE = 16384 }; // elements: five f32 streams of a slice stay in the second-level cache

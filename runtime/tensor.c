@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "backend.h"
+#include "cpu/layout.h"
 #include "grad.h"
-#include "layout.h"
 #include "ops/convert.h"
 
 // ---------------------------------------------------------------- storage

@@ -142,6 +142,23 @@ describe("a box", function()
     assert.equal("locked", getmetatable(dlua.scope()))
   end)
 
+  it("may be made by a finalizer, in a coroutine that is dead afterwards", function()
+    local function elsewhere()
+      setmetatable({}, {__gc = function() coroutine.wrap(function() return dlua.ones(1) + 1 end)() end})
+    end
+    local was = dlua.test.collect_always(true)
+    local x = dlua.ones({1}, {requires_grad = true})
+    local y = x
+    for _ = 1, 20 do
+      elsewhere()
+      y = y * 1
+    end
+    elsewhere()
+    y:backward()
+    dlua.test.collect_always(was)
+    assert.equal(1, x.grad:item())
+  end)
+
   it("survives finalizers called by hand and resurrection", function()
     local meta = debug.getmetatable(dlua.ones(1))
     meta.__gc()

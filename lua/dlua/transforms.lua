@@ -85,7 +85,7 @@ local pad_modes = {constant = 0, reflect = 1, symmetric = 2, edge = 3}
 local pad_words = {"constant", "reflect", "symmetric", "edge"}
 local samplings = {"nearest", "bilinear"}
 
--- Makes T.Name: its arguments as described, its numbers as runtime/transform.h lists them.
+-- Makes T.Name: its arguments as described, its numbers as runtime/data/transform.h lists them.
 local function define(name, description, numbers, kind)
   description[1] = "transforms." .. name
   local signature = options.signature(description)

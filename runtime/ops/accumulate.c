@@ -4,9 +4,9 @@
 // the shape alone, every piece has its own cells, and these are folded in order: the bits do not
 // depend on the number of threads, and one long row still uses all of them. Sums of f32 over long
 // rows have quicker loops (reduce_fast.c).
-#include "../accumulate.h"
+#include "../cpu/accumulate.h"
 
-#include "../isa.h"
+#include "../cpu/isa.h"
 #include "../parallel.h"
 #include "reduce.h"
 #include "reduce_fast.h"

@@ -2,8 +2,8 @@
 // other dimensions, but reads blocked activations as they lie.
 #include <string.h>
 
-#include "../fold.h"
-#include "../layout.h"
+#include "../cpu/fold.h"
+#include "../cpu/layout.h"
 #include "../op.h"
 #include "../parallel.h"
 

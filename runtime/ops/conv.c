@@ -6,8 +6,8 @@
 // so each one's gradient is made of the other two and derivatives of any order follow. Kernels in
 // order: few channels (conv_lanes.h), oneDNN (onednn.h), the plain loops on the team, the plain
 // loops.
-#include "../layout.h"
-#include "../onednn.h"
+#include "../cpu/layout.h"
+#include "../cpu/onednn.h"
 #include "../op.h"
 #include "../parallel.h"
 #include "conv_lanes.h"

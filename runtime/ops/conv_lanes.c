@@ -9,8 +9,8 @@
 
 #include <string.h>
 
-#include "../isa.h"
-#include "../lanes.h"
+#include "../cpu/isa.h"
+#include "../cpu/lanes.h"
 #include "../parallel.h"
 
 enum { STRIDE, PADDING, DILATION, GROUPS };     // numbers of conv2d

@@ -10,9 +10,9 @@
 #include <math.h>
 #include <string.h>
 
+#include "../cpu/simd.h"
 #include "../half.h"
 #include "../parallel.h"
-#include "../simd.h"
 #include "iterate.h"
 
 // A block reads few lines of the source at a time: those of a power-of-two stride share a cache

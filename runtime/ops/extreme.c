@@ -4,8 +4,8 @@
 
 #include <string.h>
 
-#include "../accumulate.h"
-#include "../fold.h"
+#include "../cpu/accumulate.h"
+#include "../cpu/fold.h"
 #include "../parallel.h"
 #include "reduce.h"
 #include "reduce_fast.h"

@@ -4,7 +4,7 @@
 // and of several writers the last one wins, which gather_last knows when it is asked for gradients.
 #include <string.h>
 
-#include "../accumulate.h"
+#include "../cpu/accumulate.h"
 #include "../parallel.h"
 #include "shape.h"
 #include "walk.h"

@@ -6,9 +6,9 @@
 // that would train silently. Weights do broadcast to x.
 #include <math.h>
 
-#include "../fold.h"
+#include "../cpu/fold.h"
+#include "../cpu/simd.h"
 #include "../parallel.h"
-#include "../simd.h"
 #include "loss.h"
 #include "reduce.h"
 

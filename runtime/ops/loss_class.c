@@ -9,9 +9,9 @@
 #include <math.h>
 #include <string.h>
 
-#include "../fold.h"
+#include "../cpu/fold.h"
+#include "../cpu/simd.h"
 #include "../parallel.h"
-#include "../simd.h"
 #include "loss.h"
 #include "reduce.h"
 

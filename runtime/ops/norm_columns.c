@@ -1,7 +1,7 @@
 // norm_columns.c - batch normalisation of f32 {n,c}: channels are columns, taken in strips that
 // stay in the cache from the sums to the result. A strip is one thread's, so the result does not
 // depend on their number.
-#include "../norm.h"
+#include "../cpu/norm.h"
 #include "../parallel.h"
 #include "norm_fast.h"
 

@@ -6,9 +6,9 @@
 
 #include <string.h>
 
-#include "../isa.h"
-#include "../layout.h"
-#include "../norm.h"
+#include "../cpu/isa.h"
+#include "../cpu/layout.h"
+#include "../cpu/norm.h"
 #include "../parallel.h"
 
 enum { LANES = DLUA_NORM_LANES, SHORTEST = 8 };

@@ -7,8 +7,8 @@
 #ifndef DLUA_OPS_POINTWISE_H
 #define DLUA_OPS_POINTWISE_H
 
+#include "../cpu/simd.h"
 #include "../op.h"
-#include "../simd.h"
 #include "iterate.h"
 
 typedef dlua_row *const dlua_rows[DLUA_DTYPES]; // by dtype of the last input

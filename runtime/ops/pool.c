@@ -6,8 +6,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "../isa.h"
-#include "../layout.h"
+#include "../cpu/isa.h"
+#include "../cpu/layout.h"
 #include "../parallel.h"
 
 enum { KERNEL, STRIDE, PADDING, DILATION }; // numbers

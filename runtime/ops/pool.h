@@ -2,8 +2,8 @@
 #ifndef DLUA_OPS_POOL_H
 #define DLUA_OPS_POOL_H
 
+#include "../cpu/pool.h"
 #include "../op.h"
-#include "../pool.h"
 
 // Numbers 0.. of a pooling op from kernel on: kernel, stride, padding, and dilation where it has
 // one. Checks them against x {n,c,h,w} and fills the plane with PyTorch's result size (ceil_mode:

@@ -2,8 +2,8 @@
 // average pooling is the gradient of the gradient.
 #include <string.h>
 
-#include "../fold.h"
-#include "../layout.h"
+#include "../cpu/fold.h"
+#include "../cpu/layout.h"
 #include "../parallel.h"
 #include "pool.h"
 

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "../fold.h"
+#include "../cpu/fold.h"
 #include "../normal.h"
 #include "../parallel.h"
 #include "../rng.h"

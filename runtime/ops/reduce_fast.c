@@ -9,8 +9,8 @@
 
 #include <math.h>
 
-#include "../fold.h"
-#include "../isa.h"
+#include "../cpu/fold.h"
+#include "../cpu/isa.h"
 #include "../parallel.h"
 #include "reduce.h"
 

@@ -3,7 +3,7 @@
 #ifndef DLUA_REDUCE_FAST_H
 #define DLUA_REDUCE_FAST_H
 
-#include "../accumulate.h"
+#include "../cpu/accumulate.h"
 #include "../op.h"
 
 // Sums (or means) of in[0] over dims, where the fastest dimension of x in memory is contiguous:

@@ -5,7 +5,7 @@
 // (the last dimension, f32) has a vector kernel.
 #include <math.h>
 
-#include "../fold.h"
+#include "../cpu/fold.h"
 #include "../parallel.h"
 #include "reduce.h"
 

@@ -10,8 +10,8 @@
 #ifndef DLUA_FUZZ_H
 #define DLUA_FUZZ_H
 
+#include "../../runtime/data/file.h"
 #include "../../runtime/dlua.h"
-#include "../../runtime/file.h"
 
 enum { FUZZ_SEEDS = 80, FUZZ_MOST = 1 << 16 };
 

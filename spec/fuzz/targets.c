@@ -6,10 +6,10 @@
 #include <string.h>
 #include <zlib.h>
 
-#include "../../runtime/io_data.h"
-#include "../../runtime/io_npy.h"
-#include "../../runtime/io_png.h"
-#include "../../runtime/io_safetensors.h"
+#include "../../runtime/data/io_data.h"
+#include "../../runtime/data/io_npy.h"
+#include "../../runtime/data/io_png.h"
+#include "../../runtime/data/io_safetensors.h"
 #include "fuzz.h"
 
 // Reads every byte, so that a sanitizer sees what a reader forgot to write or wrote beyond.

@@ -8,10 +8,10 @@
 #include <string.h>
 #include <time.h>
 
+#include "../parallel.h"
 #include "layout.h"
 #include "onednn.h"
 #include "onednn_plan.h"
-#include "parallel.h"
 
 // The library's prototypes ask for arrays of 12 numbers where it reads as many as there are
 // dimensions.

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "parallel.h"
+#include "../parallel.h"
 
 enum { MOST_WORKERS = 64 };
 

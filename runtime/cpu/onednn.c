@@ -8,8 +8,8 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "../parallel.h"
 #include "onednn_plan.h"
-#include "parallel.h"
 
 enum { BUCKETS = 256, MOST_PLANS = 1024, MOST_PARTS = 5 };
 

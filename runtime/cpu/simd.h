@@ -1,10 +1,10 @@
-// simd.h - the loops of runtime/simd/rows.c, compiled once per instruction set, and which set runs.
+// simd.h - the loops of runtime/cpu/simd/rows.c, compiled once per instruction set, and which set runs.
 //
 //   dlua_row *row = dlua_simd()->of[DLUA_F32].add;     // NULL where there is no fast loop
 #ifndef DLUA_SIMD_H
 #define DLUA_SIMD_H
 
-#include "ops/iterate.h"
+#include "../ops/iterate.h"
 
 // Loops over one row (iterate.h) for one dtype, named as their ops; NULL where there is none. The
 // context is the call's numbers (dlua_value *). Contiguous operands and repeated elements are fast,

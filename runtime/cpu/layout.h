@@ -3,7 +3,7 @@
 #ifndef DLUA_LAYOUT_H
 #define DLUA_LAYOUT_H
 
-#include "op.h"
+#include "../op.h"
 
 // Channels per block of a layout: 8 or 16; 0 for the strided one.
 static inline int64_t dlua_layout_block(dlua_layout layout) {

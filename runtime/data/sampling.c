@@ -2,8 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../rng.h"
 #include "loader.h"
-#include "rng.h"
 
 // Fisher and Yates; the number below n comes from 64 bits by multiplication, whose bias is under
 // n / 2^64.

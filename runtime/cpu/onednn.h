@@ -6,8 +6,8 @@
 #ifndef DLUA_ONEDNN_H
 #define DLUA_ONEDNN_H
 
+#include "../op.h"
 #include "gemm.h"
-#include "op.h"
 
 // g on the library's kernels; false where one of the matrices has no unit stride.
 bool dlua_onednn_gemm(const dlua_gemm *g);

@@ -10,7 +10,7 @@
 #ifndef DLUA_FILE_H
 #define DLUA_FILE_H
 
-#include "dlua.h"
+#include "../dlua.h"
 
 // A block that grows and is used again; all zero is an empty one.
 typedef struct dlua_bytes {

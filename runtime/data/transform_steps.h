@@ -2,7 +2,7 @@
 #ifndef DLUA_TRANSFORM_STEPS_H
 #define DLUA_TRANSFORM_STEPS_H
 
-#include "rng.h"
+#include "../rng.h"
 #include "transform.h"
 
 // One step at work: reads in, and either points out.data at its result or leaves out as in.

@@ -6,7 +6,7 @@
 
 #include <oneapi/dnnl/dnnl.h>
 
-#include "dlua.h"
+#include "../dlua.h"
 
 typedef struct dlua_plan {
   int refs; // atomic: the table's and those of running calls

@@ -3,9 +3,9 @@
 // unit stride per matrix; so the smallest and the odd ones are ours, and f64 is, which it lacks.
 #include "gemm.h"
 
+#include "../parallel.h"
 #include "isa.h"
 #include "onednn.h"
-#include "parallel.h"
 
 extern const dlua_gemm_kernels dlua_gemm_kernels_base;
 #ifdef __x86_64__

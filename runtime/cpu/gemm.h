@@ -26,7 +26,7 @@ typedef struct dlua_gemm {
 void dlua_gemm_f32(const dlua_gemm *g);
 void dlua_gemm_f64(const dlua_gemm *g);
 
-// What runtime/simd/gemm.c offers per instruction set: the product on this thread.
+// What runtime/cpu/simd/gemm.c offers per instruction set: the product on this thread.
 typedef struct dlua_gemm_kernels {
   void (*f32)(const dlua_gemm *g);
   void (*f64)(const dlua_gemm *g);

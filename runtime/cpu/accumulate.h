@@ -6,7 +6,7 @@
 #ifndef DLUA_ACCUMULATE_H
 #define DLUA_ACCUMULATE_H
 
-#include "dlua.h"
+#include "../dlua.h"
 
 typedef enum dlua_folding {
   DLUA_FOLD_SUM,

@@ -1,4 +1,4 @@
-// isa.h - which instruction set this process may use. Files in runtime/simd are compiled once for
+// isa.h - which instruction set this process may use. Files in runtime/cpu/simd are compiled once for
 // each; a family keeps one table of kernels per set and picks by dlua_isa().
 #ifndef DLUA_ISA_H
 #define DLUA_ISA_H

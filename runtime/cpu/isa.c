@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#include "env.h"
+#include "../env.h"
 
 static dlua_isa_level best(void) {
 #ifdef __x86_64__

@@ -12,8 +12,8 @@
 #include <immintrin.h>
 #endif
 
-#include "../normal.h"
-#include "../rng.h"
+#include "../../normal.h"
+#include "../../rng.h"
 
 enum { LANES = 16, GROUP = 4, DEPTH = 64 };
 

@@ -6,7 +6,7 @@
 #include <immintrin.h>
 #endif
 
-#include "../half.h"
+#include "../../half.h"
 
 #define CAST(name, T, S, expression) \
   static void name(void *context, int64_t n, char **p, const int64_t *s) { \

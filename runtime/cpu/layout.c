@@ -7,8 +7,8 @@
 
 #include <string.h>
 
+#include "../parallel.h"
 #include "isa.h"
-#include "parallel.h"
 
 dlua_layout dlua_layout_for(const dlua_args *a, int64_t channels) {
   if (a->device != dlua_cpu() || a->spec[0].dtype != DLUA_F32 || dlua_reference_mode())

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../parallel.h"
 #include "io_png.h"
-#include "parallel.h"
 
 // ---------------------------------------------------------------- sources
 
