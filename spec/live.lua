@@ -6,9 +6,9 @@ local dlua = require "dlua"
 local live = {injections = 0}
 local step = tonumber(os.getenv "DLUA_FAULT_STEP") or 1
 
+-- Bytes in use once everything is collected: a finalizer may leave work for the next collection.
 local function settled()
-  collectgarbage()
-  collectgarbage()
+  for _ = 1, 3 do collectgarbage() end
   return dlua.memory().live
 end
 
@@ -29,8 +29,8 @@ function live.check(f, on)
     assert(not (ok and on), "memory had run out and nothing was raised")
     assert(ok or type(message) == "string" and not message:find "\n", message)
     local now = dlua.memory().live
-    if now ~= base then now = settled() end -- a full collection only where there is something to collect
-    assert(now == base, ("allocation %d of %d failed: %d bytes live before, %d after"):format(n, count, base, now))
+    if now > base then now = settled() end -- a full collection only where there is something to collect
+    assert(now <= base, ("allocation %d of %d failed: %d bytes live before, %d after"):format(n, count, base, now))
   end
 end
 
@@ -52,8 +52,8 @@ function live.check_lua(f)
     if ok then message = nil end -- what f returned may hold tensors
     assert(ok or type(message) == "string" and not message:find "\n", message)
     local now = dlua.memory().live
-    if now ~= base then now = settled() end
-    assert(now == base, ("Lua allocation %d of %d failed: %d bytes live before, %d after"):format(n, count, base, now))
+    if now > base then now = settled() end
+    assert(now <= base, ("Lua allocation %d of %d failed: %d bytes live before, %d after"):format(n, count, base, now))
   end
   f()
 end

@@ -316,8 +316,8 @@ end)
 
 for _, name in ipairs(names) do
   local op = dlua.op_info(name)
-  local samples = derived.samples(op)
-  if sanitized and samples then samples = {samples[1], samples[#samples]} end
+  local all_samples = derived.samples(op)
+  local samples = sanitized and all_samples and {all_samples[1], all_samples[#all_samples]} or all_samples
   describe("op " .. name, function()
     before_each(function() math.randomseed(7) end)
 
@@ -334,7 +334,7 @@ for _, name in ipairs(names) do
     end)
     it("has samples", function()
       assert.is_true(exempt[name] ~= nil or samples ~= nil, name .. " has no samples in spec/cases.lua")
-      assert.is_true(exempt[name] ~= nil or #samples >= 8, name .. " has fewer than 8 samples")
+      assert.is_true(exempt[name] ~= nil or #all_samples >= 8, name .. " has fewer than 8 samples")
     end)
     if not samples then return end
 
