@@ -154,7 +154,7 @@ static dlua_status run_vectors(job *j) {
 // A single pixel of channel blocks lies in memory as a strided one does.
 static void spec_like_x(dlua_args *a, const dlua_pool_plane *p) {
   dlua_pool_spec(a, 0, p);
-  if (p->oh * p->ow > 1) a->spec[0].layout = (dlua_layout)a->in[0]->storage->layout;
+  if (p->oh > 1 || p->ow > 1) a->spec[0].layout = (dlua_layout)a->in[0]->storage->layout;
 }
 
 static dlua_status avg_pool2d_shape(dlua_args *a) {
