@@ -37,19 +37,6 @@ static void storage_release(dlua_storage *storage) {
 
 // ---------------------------------------------------------------- tensors
 
-// Sizes of 0 do not excuse the others: their strides must be numbers too.
-bool dlua_shape_bytes(dlua_dtype dtype, int ndim, const int64_t *size, size_t *bytes) {
-  int64_t n = (int64_t)dlua_dtype_size(dtype);
-  bool overflow = false, empty = false;
-  for (int d = 0; d < ndim; d++) {
-    if (size[d] < 0) return false;
-    empty |= size[d] == 0;
-    overflow |= __builtin_mul_overflow(n, size[d] > 0 ? size[d] : 1, &n);
-  }
-  *bytes = empty ? 0 : (size_t)n;
-  return !overflow;
-}
-
 static void set_shape(dlua_tensor *x, int ndim, const int64_t *size) {
   x->ndim = (uint8_t)ndim;
   int64_t stride = 1;
@@ -149,50 +136,6 @@ void dlua_tensor_release(dlua_tensor *x) {
   dlua_delete(x, sizeof *x);
   dlua_node_release(node);
 }
-
-int64_t dlua_numel(const dlua_tensor *x) {
-  int64_t n = 1;
-  for (int d = 0; d < x->ndim; d++) n *= x->size[d];
-  return n;
-}
-
-bool dlua_is_contiguous(const dlua_tensor *x) {
-  if (x->storage->layout != DLUA_STRIDED) return false;
-  int64_t stride = 1;
-  bool empty = false;
-  for (int d = x->ndim - 1; d >= 0; d--) {
-    if (x->size[d] == 0) empty = true;
-    if (x->size[d] > 1 && x->stride[d] != stride && !empty) {
-      return dlua_numel(x) == 0;
-    }
-    stride *= x->size[d] > 1 ? x->size[d] : 1;
-  }
-  return true;
-}
-
-bool dlua_same_shape(const dlua_tensor *x, const dlua_tensor *y) {
-  return x->ndim == y->ndim && memcmp(x->size, y->size, x->ndim * sizeof *x->size) == 0;
-}
-
-void *dlua_data(const dlua_tensor *x) {
-  return (char *)x->storage->data + x->offset * (int64_t)dlua_dtype_size((dlua_dtype)x->dtype);
-}
-
-// ---------------------------------------------------------------- texts
-
-const char *dlua_sizes_text(int n, const int64_t *size) {
-  static _Thread_local char buffers[8][192];
-  static _Thread_local unsigned turn;
-  char *text = buffers[turn++ % 8];
-  int at = snprintf(text, 192, "{");
-  for (int d = 0; d < n; d++) {
-    at += snprintf(text + at, (size_t)(192 - at), d ? ",%lld" : "%lld", (long long)size[d]);
-  }
-  snprintf(text + at, (size_t)(192 - at), "}");
-  return text;
-}
-
-const char *dlua_shape_text(const dlua_tensor *x) { return dlua_sizes_text(x->ndim, x->size); }
 
 // ---------------------------------------------------------------- copies
 

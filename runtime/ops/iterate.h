@@ -14,7 +14,7 @@
 #ifndef DLUA_OPS_ITERATE_H
 #define DLUA_OPS_ITERATE_H
 
-#include "../op.h"
+#include "../args.h"
 
 #define DLUA_ITER_OPERANDS 5
 
