@@ -3,7 +3,7 @@
 #include "../runtime/grad.h"
 #include "value.h"
 
-// Writes the script line of the running call into a node of the tape.
+// Writes the script line of the running call, for the runtime.
 static void where(char *text, size_t size) {
   lua_State *L = dlua_bind_running();
   text[0] = 0;

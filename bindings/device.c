@@ -39,16 +39,34 @@ static int cuda_available(lua_State *L) {
   return 2;
 }
 
-// cuda.devices(): one line of text per device.
+static void set_integer(lua_State *L, const char *key, uint64_t value) {
+  lua_pushinteger(L, (lua_Integer)value);
+  lua_setfield(L, -2, key);
+}
+
+static void set_string(lua_State *L, const char *key, const char *value) {
+  lua_pushstring(L, value);
+  lua_setfield(L, -2, key);
+}
+
+// cuda.devices(): {device, name, memory (bytes), free, capability, multiprocessors, libraries} of each.
 static int cuda_devices(lua_State *L) {
   device_at(L, 1, "cuda");
   lua_newtable(L);
   for (int k = 0, n = 0; k < dlua_device_count(); k++) {
     const dlua_device *d = dlua_device_at(k);
-    char text[256];
-    if (strncmp(d->name, "cuda", 4) != 0) continue;
-    dlua_bind_check(L, d->backend->info(d->index, text, sizeof text));
-    lua_pushfstring(L, "%s: %s", d->name, text);
+    dlua_device_info info;
+    if (strcmp(d->backend->name, "cuda") != 0) continue;
+    dlua_bind_check(L, d->backend->info(d->index, &info));
+    lua_newtable(L);
+    set_string(L, "device", d->name);
+    set_string(L, "name", info.name);
+    set_string(L, "libraries", info.libraries);
+    set_integer(L, "memory", info.memory);
+    set_integer(L, "free", info.free);
+    set_integer(L, "multiprocessors", (uint64_t)info.multiprocessors);
+    lua_pushfstring(L, "%d.%d", info.major, info.minor);
+    lua_setfield(L, -2, "capability");
     lua_rawseti(L, -2, ++n);
   }
   return 1;
@@ -69,11 +87,6 @@ static int cuda_empty_cache(lua_State *L) { return empty_cache_of(L, "cuda"); }
 static int empty_cache(lua_State *L) { return empty_cache_of(L, "cpu"); }
 
 // ---------------------------------------------------------------- memory
-
-static void set_integer(lua_State *L, const char *key, uint64_t value) {
-  lua_pushinteger(L, (lua_Integer)value);
-  lua_setfield(L, -2, key);
-}
 
 // memory([device]): bytes live, peak and cached, blocks handed out and taken from the system, bytes
 // of Lua.

@@ -6,12 +6,16 @@
 // returns NULL with host->fail called when it cannot work here, and links against nothing of dlua:
 // what it needs from the runtime comes through dlua_host. It is opened at the first mention of its
 // device, never at start.
+//
+// A device does what it is asked in order and may do it later: kernels, fills and copies on the
+// device and from the host return as soon as they are queued, and source memory on the host may be
+// reused then. to_host and synchronize wait, and report what went wrong meanwhile.
 #ifndef DLUA_BACKEND_H
 #define DLUA_BACKEND_H
 
-#include "op.h"
+#include "args.h"
 
-#define DLUA_ABI 1
+#define DLUA_ABI 2
 
 // What the runtime offers a module.
 typedef struct dlua_host {
@@ -22,14 +26,29 @@ typedef struct dlua_host {
   dlua_status (*run_cpu)(
       const dlua_args *a); // runs the op's CPU kernels on tensors whose data the CPU can read
   dlua_device *cpu;        // the device such tensors are on
+  // Scratch memory for a kernel: blocks of the device's cache, to be freed as soon as the kernel is
+  // queued, since the next one to get them comes later in order.
+  dlua_status (*alloc)(dlua_device *device, size_t bytes, void **block);
+  void (*free)(dlua_device *device, void *block, size_t bytes);
+  uint64_t (*rng_key)(void); // see rng.h
+  uint64_t (*rng_take)(uint64_t blocks);
+  // Where the script is, "[features.1]  train.lua:41", for errors found later; "" when unknown.
+  void (*where)(char *text, size_t size);
 } dlua_host;
+
+typedef struct dlua_device_info {
+  char name[128];      // "NVIDIA H200"
+  char libraries[128]; // "CUDA 13.0, cuDNN 9.12"
+  size_t memory, free; // bytes
+  int major, minor;    // compute capability
+  int multiprocessors;
+} dlua_device_info;
 
 typedef struct dlua_backend {
   int abi;
   const char *name;   // "cuda": devices are cuda, cuda:2, …
-  bool half;          // its kernels take bf16 and f16 themselves; else they run through f32
   int (*count)(void); // how many devices
-  dlua_status (*info)(int index, char *text, size_t size); // one line: name, memory, capability
+  dlua_status (*info)(int index, dlua_device_info *info);
   dlua_status (*alloc)(int index, size_t bytes,
                        void **block); // raw memory; the runtime caches above it
   void (*free)(int index, void *block, size_t bytes);
@@ -38,6 +57,7 @@ typedef struct dlua_backend {
   dlua_status (*copy)(int index, void *dst, const void *src, size_t bytes);    // on the device
   dlua_status (*synchronize)(int index);
   dlua_kernel *(*kernel)(const dlua_op *op); // NULL: no kernel for this op
+  bool (*half)(const dlua_op *op); // its kernel takes bf16 and f16 itself; else it runs through f32
   dlua_status (*test_fault)(
       const char *what,
       int n); // makes the n-th "alloc", "copy" or "launch" fail, and for -n all after it too; 0

@@ -8,13 +8,16 @@
 #include <string.h>
 
 #include "cache.h"
+#include "op.h"
+#include "rng.h"
 
 enum { MOST_DEVICES = 32, MOST_MODULES = 4 };
 
 static int cpu_count(void) { return 1; }
-static dlua_status cpu_info(int index, char *text, size_t size) {
+static dlua_status cpu_info(int index, dlua_device_info *info) {
   (void)index;
-  snprintf(text, size, "cpu: %d threads", dlua_threads());
+  *info = (dlua_device_info){.multiprocessors = dlua_threads()};
+  snprintf(info->name, sizeof info->name, "cpu");
   return DLUA_OK;
 }
 static dlua_status cpu_move(int index, void *dst, const void *src, size_t bytes) {
@@ -27,6 +30,7 @@ static dlua_status cpu_synchronize(int index) {
   return DLUA_OK;
 }
 static dlua_kernel *cpu_kernel(const dlua_op *op) { return op->cpu; }
+static bool cpu_half(const dlua_op *op) { return op->flags & DLUA_HALF; }
 
 const dlua_backend dlua_cpu_backend = {
     .abi = DLUA_ABI,
@@ -38,6 +42,7 @@ const dlua_backend dlua_cpu_backend = {
     .copy = cpu_move,
     .synchronize = cpu_synchronize,
     .kernel = cpu_kernel,
+    .half = cpu_half,
 };
 
 static dlua_device cpu = {.backend = &dlua_cpu_backend, .name = "cpu"};
@@ -75,14 +80,20 @@ static void own_folder(char *folder, size_t size) {
   free(real);
 }
 
-// Opens dlua_<name>.so where it lies from the runtime's folder: beside it, where it is installed, or two
-// above (core.so and the C tests in a build folder); NULL with the reason.
+// Opens dlua_<name>.so in the folder that DLUA_MODULES names, else where it lies from the runtime's:
+// beside it, where it is installed, or two above (core.so and the C tests in a build folder); NULL with
+// the reason.
 static void *open_module(const char *name, char *reason, size_t size) {
   char folder[400], path[1024];
-  own_folder(folder, sizeof folder);
   static const char *const below[] = {"", "/../" DLUA_DEVICE_FOLDER, "/../.."};
-  snprintf(reason, size, "there is no dlua_%s.so beside the program", name);
-  for (int b = 0; b < 3; b++) {
+  const char *chosen = getenv("DLUA_MODULES");
+  if (chosen)
+    snprintf(folder, sizeof folder, "%s", chosen);
+  else
+    own_folder(folder, sizeof folder);
+  snprintf(reason, size, "there is no dlua_%s.so %s %s", name, chosen ? "in" : "beside",
+           chosen ? folder : "the program");
+  for (int b = 0; b < (chosen ? 1 : 3); b++) {
     snprintf(path, sizeof path, "%s%s/dlua_%s.so", folder, below[b], name);
     FILE *file = fopen(path, "r");
     if (!file) continue;
@@ -116,7 +127,12 @@ static dlua_status start_module(const char *name, char *reason, size_t size) {
                                  .fail = dlua_fail,
                                  .op_find = dlua_op_find,
                                  .run_cpu = dlua_run_cpu,
-                                 .cpu = &cpu};
+                                 .cpu = &cpu,
+                                 .alloc = dlua_alloc,
+                                 .free = dlua_free,
+                                 .rng_key = dlua_rng_key,
+                                 .rng_take = dlua_rng_take,
+                                 .where = dlua_where};
   void *handle = open_module(name, reason, size);
   if (!handle) return DLUA_BAD_DEVICE;
   const dlua_backend *(*module)(const dlua_host *) =

@@ -45,6 +45,10 @@ dlua_status dlua_fail(dlua_status code, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 // The message of this thread's last failure; borrowed until its next one. Never NULL.
 const char *dlua_message(void);
+// Sets how to learn the line of the script that is running ("train.lua:41"), for errors that show
+// when another one runs: in backward, and on devices, which work later than they are asked.
+void dlua_set_where(void (*where)(char *text, size_t size));
+void dlua_where(char *text, size_t size); // "" when nobody knows
 // Returns the failure of an expression from the calling function.
 #define DLUA_TRY(expression) \
   do { \

@@ -65,8 +65,4 @@ dlua_status dlua_record_custom(int nin, dlua_tensor **in, int nout, dlua_tensor 
 // Makes x a result of the same node as of (for outputs stored detached and read again in backward).
 dlua_status dlua_attach(dlua_tensor *x, const dlua_tensor *of);
 
-// Tells the tape how to find the script line of the running call: writes at most size bytes,
-// "train.lua:41".
-void dlua_set_where(void (*where)(char *text, size_t size));
-
 #endif

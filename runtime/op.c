@@ -19,6 +19,7 @@
 #include "cpu/layout.h"
 #include "env.h"
 #include "grad.h"
+#include "op.h"
 #include "ops/convert.h"
 
 // A converted number operand: a 0-d tensor that lives as long as the run and costs no allocation.
@@ -303,7 +304,7 @@ static dlua_status convert_dtypes(frame *f) {
   DLUA_TRY(rule_dtype(f, &dtype));
   f->narrow = DLUA_F32;
   bool half = dtype == DLUA_BF16 || dtype == DLUA_F16;
-  if (half && !(a->op->flags & (DLUA_HALF | DLUA_VIEW)) && !a->device->backend->half) {
+  if (half && !(a->op->flags & DLUA_VIEW) && !a->device->backend->half(a->op)) {
     f->narrow = dtype, dtype = DLUA_F32;
   }
   for (int k = 0; k < a->nin; k++) {

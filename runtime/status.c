@@ -21,3 +21,12 @@ dlua_status dlua_fail(dlua_status code, const char *format, ...) {
 }
 
 const char *dlua_message(void) { return message; }
+
+static void (*find_where)(char *text, size_t size);
+
+void dlua_set_where(void (*where)(char *text, size_t size)) { find_where = where; }
+
+void dlua_where(char *text, size_t size) {
+  text[0] = 0;
+  if (find_where) find_where(text, size);
+}

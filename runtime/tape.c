@@ -8,7 +8,6 @@
 
 static _Thread_local bool grad_off;
 static uint64_t last_seq;
-static void (*find_where)(char *text, size_t size);
 
 bool dlua_grad_mode(void) { return !grad_off; }
 
@@ -17,8 +16,6 @@ bool dlua_set_grad_mode(bool on) {
   grad_off = !on;
   return was;
 }
-
-void dlua_set_where(void (*where)(char *text, size_t size)) { find_where = where; }
 
 // ---------------------------------------------------------------- what an op keeps
 
@@ -81,7 +78,7 @@ static dlua_node *node_new(const dlua_op *op, int nin, int nout, int nkept, int 
   node->num = (dlua_value *)(at += kept);
   node->results = (dlua_spec *)(at += num);
   node->pending = (dlua_tensor **)(at + results);
-  if (find_where) find_where(node->where, sizeof node->where);
+  dlua_where(node->where, sizeof node->where);
   return node;
 }
 

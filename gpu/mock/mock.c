@@ -204,11 +204,14 @@ static dlua_kernel *mock_kernel(const dlua_op *op) {
 
 static int mock_count(void) { return DEVICES; }
 
-static dlua_status mock_info(int index, char *text, size_t size) {
-  snprintf(text, size, "mock device %d of %d: the CPU behind memory the host cannot read",
-           index + 1, DEVICES);
+static dlua_status mock_info(int index, dlua_device_info *info) {
+  *info = (dlua_device_info){.multiprocessors = 1};
+  snprintf(info->name, sizeof info->name, "mock device %d of %d", index + 1, DEVICES);
+  snprintf(info->libraries, sizeof info->libraries, "the CPU behind memory the host cannot read");
   return DLUA_OK;
 }
+
+static bool mock_half(const dlua_op *op) { return op->flags & DLUA_HALF; }
 
 static dlua_status mock_synchronize(int index) {
   (void)index;
@@ -227,6 +230,7 @@ static const dlua_backend backend = {
     .copy = mock_copy,
     .synchronize = mock_synchronize,
     .kernel = mock_kernel,
+    .half = mock_half,
     .test_fault = mock_test_fault,
 };
 

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "../../runtime/backend.h"
+#include "../../runtime/op.h"
 
 static int checks, failures;
 

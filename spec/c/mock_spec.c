@@ -12,8 +12,8 @@ SPEC(devices_are_found_by_name) {
   CHECK_FAILS(dlua_device_find("mock:3", &none), "2 mock devices");
   CHECK_FAILS(dlua_device_find("mock:0", &none), "count from 1");
   CHECK_FAILS(dlua_device_find("mokc", &none), "unknown device");
-  char text[128];
-  CHECK_OK(mock->backend->info(0, text, sizeof text));
+  dlua_device_info info;
+  CHECK_OK(mock->backend->info(0, &info));
   CHECK_OK(dlua_synchronize(mock));
 }
 

@@ -1,0 +1,23 @@
+// check.c - what a failed library call becomes: a status and one line that names the call.
+#include "cuda.h"
+
+dlua_status dlua_cuda_check(const char *call, cudaError_t error) {
+  if (error == cudaSuccess) return DLUA_OK;
+  dlua_cuda_calls_table.cudaGetLastError(); // or the next call that asks would report this one
+  return dlua_fail(error == cudaErrorMemoryAllocation ? DLUA_NO_MEMORY : DLUA_BAD_DEVICE,
+                   "%s: %s (%d)", call, dlua_cuda_calls_table.cudaGetErrorString(error),
+                   (int)error);
+}
+
+dlua_status dlua_blas_check(const char *call, cublasStatus_t error) {
+  if (error == CUBLAS_STATUS_SUCCESS) return DLUA_OK;
+  return dlua_fail(error == CUBLAS_STATUS_ALLOC_FAILED ? DLUA_NO_MEMORY : DLUA_BAD_DEVICE,
+                   "%s: %s (%d)", call, dlua_cuda_calls_table.cublasLtGetStatusString(error),
+                   (int)error);
+}
+
+dlua_status dlua_dnn_check(const char *call, cudnnStatus_t error) {
+  if (error == CUDNN_STATUS_SUCCESS) return DLUA_OK;
+  return dlua_fail(DLUA_BAD_DEVICE, "%s: %s (%d)", call,
+                   dlua_cuda_calls_table.cudnnGetErrorString(error), (int)error);
+}

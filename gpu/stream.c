@@ -1,0 +1,148 @@
+// stream.c - one stream per device, in which everything happens in order. Nothing waits for the
+// device but to_host and synchronize; there, what kernels noted meanwhile becomes an error.
+#include "stream.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "cuda.h"
+#include "host.h"
+
+enum { MOST_DEVICES = 16, REMEMBERED = 256 };
+
+// A call whose kernel checks indices, kept until its error could have been seen.
+typedef struct remembered {
+  uint64_t call;
+  const dlua_op *op;
+  char where[120];
+} remembered;
+
+typedef struct stream {
+  cudaStream_t queue;
+  dlua_bad_index *cell; // on the device
+  uint64_t calls;       // that check indices
+  uint64_t checked;     // of those, how many had been queued when the cell was last read
+  remembered ring[REMEMBERED];
+} stream;
+
+static stream streams[MOST_DEVICES];
+
+dlua_status dlua_gpu_open(int *count) {
+  CUDA_TRY(cudaGetDeviceCount, count);
+  if (*count > MOST_DEVICES) *count = MOST_DEVICES;
+  return DLUA_OK;
+}
+
+// Makes the device current, with its stream there.
+static dlua_status use(int index, stream **s) {
+  *s = &streams[index];
+  CUDA_TRY(cudaSetDevice, index);
+  if (!(*s)->queue) CUDA_TRY(cudaStreamCreateWithFlags, &(*s)->queue, cudaStreamNonBlocking);
+  return DLUA_OK;
+}
+
+// ---------------------------------------------------------------- memory
+
+dlua_status dlua_gpu_alloc(int index, size_t bytes, void **block) {
+  stream *s;
+  DLUA_TRY(use(index, &s));
+  CUDA_TRY(cudaMalloc, block, bytes);
+  return DLUA_OK;
+}
+
+void dlua_gpu_free(int index, void *block, size_t bytes) {
+  (void)bytes;
+  dlua_cuda_calls_table.cudaSetDevice(index);
+  dlua_cuda_calls_table.cudaFree(block); // nobody is left to hear of a failure
+}
+
+dlua_status dlua_gpu_from_host(int index, void *dst, const void *src, size_t bytes) {
+  stream *s;
+  DLUA_TRY(use(index, &s));
+  CUDA_TRY(cudaMemcpyAsync, dst, src, bytes, cudaMemcpyHostToDevice, s->queue);
+  return DLUA_OK;
+}
+
+dlua_status dlua_gpu_copy(int index, void *dst, const void *src, size_t bytes) {
+  stream *s;
+  DLUA_TRY(use(index, &s));
+  CUDA_TRY(cudaMemcpyAsync, dst, src, bytes, cudaMemcpyDeviceToDevice, s->queue);
+  return DLUA_OK;
+}
+
+dlua_status dlua_gpu_fill_bytes(int index, void *dst, int byte, size_t bytes) {
+  stream *s;
+  DLUA_TRY(use(index, &s));
+  CUDA_TRY(cudaMemsetAsync, dst, byte, bytes, s->queue);
+  return DLUA_OK;
+}
+
+// ---------------------------------------------------------------- bad indices
+
+static dlua_status report(stream *s, const dlua_bad_index *bad) {
+  const remembered *call = &s->ring[bad->call % REMEMBERED];
+  bool known = call->call == bad->call;
+  return dlua_fail(DLUA_BAD_ARGUMENT, "%s: index %lld at position %lld is outside 1..%lld%s%s",
+                   known ? call->op->name : "an earlier call", (long long)bad->value,
+                   (long long)bad->position + 1, (long long)bad->extent,
+                   known && call->where[0] ? "  " : "", known ? call->where : "");
+}
+
+// Waits; then reads the cell if a kernel may have written to it since.
+static dlua_status wait(stream *s) {
+  dlua_bad_index bad = {0};
+  bool look = s->cell && s->checked < s->calls;
+  if (look) CUDA_TRY(cudaMemcpyAsync, &bad, s->cell, sizeof bad, cudaMemcpyDeviceToHost, s->queue);
+  CUDA_TRY(cudaStreamSynchronize, s->queue);
+  s->checked = s->calls;
+  if (!look || bad.call == 0) return DLUA_OK;
+  CUDA_TRY(cudaMemsetAsync, s->cell, 0, sizeof *s->cell, s->queue);
+  return report(s, &bad);
+}
+
+dlua_status dlua_gpu_index_check(const dlua_args *a, dlua_index_check *check) {
+  stream *s;
+  DLUA_TRY(use(a->device->index, &s));
+  if (!s->cell) {
+    void *cell = NULL;
+    CUDA_TRY(cudaMalloc, &cell, sizeof *s->cell);
+    s->cell = cell;
+    CUDA_TRY(cudaMemsetAsync, s->cell, 0, sizeof *s->cell, s->queue);
+  }
+  remembered *call = &s->ring[++s->calls % REMEMBERED];
+  call->call = s->calls, call->op = a->op;
+  dlua_gpu_host->where(call->where, sizeof call->where);
+  *check = (dlua_index_check){s->cell, s->calls};
+  return DLUA_OK;
+}
+
+// ---------------------------------------------------------------- waiting
+
+dlua_status dlua_gpu_to_host(int index, void *dst, const void *src, size_t bytes) {
+  stream *s;
+  DLUA_TRY(use(index, &s));
+  CUDA_TRY(cudaMemcpyAsync, dst, src, bytes, cudaMemcpyDeviceToHost, s->queue);
+  return wait(s);
+}
+
+dlua_status dlua_gpu_synchronize(int index) {
+  stream *s;
+  DLUA_TRY(use(index, &s));
+  return wait(s);
+}
+
+// ---------------------------------------------------------------- kernels
+
+dlua_status dlua_gpu_launch(const dlua_args *a, const void *kernel, const unsigned blocks[3],
+                            const unsigned threads[3], void **arguments) {
+  stream *s;
+  if (blocks[0] == 0 || blocks[1] == 0 || blocks[2] == 0) return DLUA_OK;
+  DLUA_TRY(use(a->device->index, &s));
+  cudaError_t error = dlua_cuda_calls_table.cudaLaunchKernel(
+      kernel, (dim3){blocks[0], blocks[1], blocks[2]}, (dim3){threads[0], threads[1], threads[2]},
+      arguments, 0, s->queue);
+  if (error == cudaSuccess) return DLUA_OK;
+  dlua_cuda_check("cudaLaunchKernel", error);
+  return dlua_fail(DLUA_BAD_DEVICE, "%s: cudaLaunchKernel: %s (%d)", a->op->name,
+                   dlua_cuda_calls_table.cudaGetErrorString(error), (int)error);
+}
