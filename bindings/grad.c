@@ -2,6 +2,7 @@
 // with a gradient of their own are in function.c.
 #include <string.h>
 
+#include "../runtime/autocast.h"
 #include "value.h"
 
 enum { MOST = 256 }; // tensors in one dlua.grad call
@@ -108,6 +109,28 @@ static int in_mode(lua_State *L, const char *who, bool on) {
 static int no_grad(lua_State *L) { return in_mode(L, "no_grad", false); }
 static int enable_grad(lua_State *L) { return in_mode(L, "enable_grad", true); }
 
+// autocast(dtype, fn, …): calls fn with its ops' inputs cast, "f32" meaning as they are.
+static int autocast(lua_State *L) {
+  dlua_dtype dtype;
+  dlua_bind_check(L, dlua_dtype_find(dlua_bind_need_string(L, 1, "autocast: dtype"), &dtype));
+  if (dtype != DLUA_BF16 && dtype != DLUA_F16 && dtype != DLUA_F32)
+    return dlua_bind_raise(L, "autocast: dtype must be bf16, f16 or f32, got %s",
+                           dlua_dtype_name(dtype));
+  if (!lua_isfunction(L, 2))
+    return dlua_bind_raise(L, "autocast: fn must be a function, got %s", dlua_bind_type(L, 2));
+  dlua_dtype before = dlua_set_autocast(dtype);
+  int status = lua_pcall(L, lua_gettop(L) - 2, LUA_MULTRET, 0);
+  dlua_set_autocast(before);
+  return status == LUA_OK ? lua_gettop(L) - 1 : lua_error(L);
+}
+
+// autocast_dtype(): what autocast casts to at the moment, or nil.
+static int autocast_dtype(lua_State *L) {
+  if (dlua_autocast() == DLUA_F32) return 0;
+  lua_pushstring(L, dlua_dtype_name(dlua_autocast()));
+  return 1;
+}
+
 static int is_grad_enabled(lua_State *L) {
   lua_pushboolean(L, dlua_grad_mode());
   return 1;
@@ -118,6 +141,8 @@ void dlua_bind_grad(lua_State *L) {
                                        {"no_grad", no_grad},
                                        {"enable_grad", enable_grad},
                                        {"is_grad_enabled", is_grad_enabled},
+                                       {"autocast", autocast},
+                                       {"autocast_dtype", autocast_dtype},
                                        {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);
   lua_getfield(L, -1, "methods");

@@ -452,12 +452,14 @@ static void push_flags(lua_State *L, const dlua_op *op) {
 static void push_description(lua_State *L, const dlua_op *op) {
   static const char *const rules[] = {"same_float", "promote", "promote_float",
                                       "compare",    "keep",    "any_dtype"};
+  static const char *const casts[] = {"widest", "lower", "f32"};
   const dlua_signature *sig = dlua_op_signature(op);
   lua_newtable(L);
   lua_pushstring(L, op->name), lua_setfield(L, -2, "name");
   lua_pushstring(L, op->sig), lua_setfield(L, -2, "sig");
   lua_pushstring(L, op->doc), lua_setfield(L, -2, "doc");
   lua_pushstring(L, rules[op->dtype]), lua_setfield(L, -2, "dtype");
+  lua_pushstring(L, casts[op->autocast]), lua_setfield(L, -2, "autocast");
   lua_pushstring(L, op->refuse ? op->refuse : ""), lua_setfield(L, -2, "refuse");
   lua_pushboolean(L, op->back != NULL), lua_setfield(L, -2, "differentiable");
   push_flags(L, op);

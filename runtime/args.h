@@ -59,6 +59,13 @@ typedef enum dlua_dtype_rule {
   DLUA_ANY_DTYPE, // nothing is checked or converted; the shape rule sets spec.dtype
 } dlua_dtype_rule;
 
+// What a call's float inputs are while autocast is on, see autocast.h.
+typedef enum dlua_autocast_rule {
+  DLUA_CAST_WIDEST, // as they are; where they differ, the widest
+  DLUA_CAST_LOWER,  // bf16 or f16 in place of f32
+  DLUA_CAST_F32,    // f32 in place of bf16 and f16
+} dlua_autocast_rule;
+
 enum {              // dlua_op.flags
   DLUA_VIEW = 1,    // the shape rule makes out[0] itself with dlua_tensor_view; no kernel
   DLUA_INPLACE = 2, // also exists as name_: the result goes into the first input
@@ -90,6 +97,7 @@ struct dlua_op {
   const char
       *strided;       // with DLUA_LAYOUTS: inputs whose kernels take no blocked layout all the same
   const char *writes; // inputs the kernel changes besides the results (running averages)
+  dlua_autocast_rule autocast;
   const char *refuse; // dtypes the op does not take, "bool u8", or NULL
 };
 

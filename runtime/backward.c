@@ -3,6 +3,7 @@
 // its turn is over.
 #include <string.h>
 
+#include "autocast.h"
 #include "backend.h"
 #include "grad.h"
 
@@ -428,6 +429,7 @@ static dlua_status run_walk(walk *w, int noutputs, dlua_tensor **outputs, dlua_t
     DLUA_TRY(check_root(outputs[k], gradients ? gradients[k] : NULL));
   walk *outer = current;
   bool recorded = dlua_set_grad_mode(w->create);
+  dlua_dtype lower = dlua_set_autocast(DLUA_F32); // dtypes are as forward has recorded them
   current = w;
   dlua_status status = mark_wanted(w, noutputs, outputs);
   for (int k = 0; k < noutputs && status == DLUA_OK; k++) {
@@ -446,6 +448,7 @@ static dlua_status run_walk(walk *w, int noutputs, dlua_tensor **outputs, dlua_t
   leave_nodes(w);
   current = outer;
   dlua_set_grad_mode(recorded);
+  dlua_set_autocast(lower);
   list_free(&w->heap), list_free(&w->leaves);
   return status;
 }

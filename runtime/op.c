@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "autocast.h"
 #include "backend.h"
 #include "env.h"
 #include "grad.h"
@@ -191,7 +192,7 @@ static void drop_results(dlua_args *a) {
   }
 }
 
-dlua_status dlua_run(dlua_args *a) {
+static dlua_status run(dlua_args *a) {
   dlua_frame f;
   DLUA_TRY(open_frame(&f, a));
   a->in = f.in;
@@ -204,4 +205,8 @@ dlua_status dlua_run(dlua_args *a) {
     dlua_record_close(f.node, a);
   dlua_node_release(f.node);
   return status;
+}
+
+dlua_status dlua_run(dlua_args *a) {
+  return dlua_autocast() == DLUA_F32 ? run(a) : dlua_run_autocast(a, run);
 }

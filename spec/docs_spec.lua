@@ -23,7 +23,7 @@ local function environment()
     Net = nn.class "Net", data = dlua.data, image = dlua.image, T = dlua.transforms, transforms = dlua.transforms,
     set = set, frame = require "dlua.data.frame"({"HUFL", "OT", "Passengers"}, {x[1], x[2], x[3]}, 4),
     gradcheck = require "dlua.gradcheck",
-    progress = train.Progress(2, ""), accuracy = metrics.Accuracy(), print = function() end,
+    scaler = dlua.GradScaler(), progress = train.Progress(2, ""), accuracy = metrics.Accuracy(), print = function() end,
   }, {__index = _G})
 end
 
@@ -52,6 +52,7 @@ local function public_functions()
   add("data.", dlua.data)
   add("image.", dlua.image)
   add("T.", dlua.transforms)
+  add("scaler:", dlua.GradScaler)
   add("batches:", dlua.data.DataLoader)
   add("frame:", require "dlua.data.frame")
   add("set:", require "dlua.data.dataset".Dataset)

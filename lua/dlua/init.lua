@@ -7,8 +7,8 @@ local help = require "dlua.help"
 local options = require "dlua.options"
 
 local submodules = {"args", "data", "image", "metrics", "nn", "optim", "train", "transforms"}
-local is_submodule = {}
-for _, name in ipairs(submodules) do is_submodule[name] = true end
+local file_of = {GradScaler = "dlua.scaler"}
+for _, name in ipairs(submodules) do file_of[name] = "dlua." .. name end
 
 core.class = require "dlua.class"
 core.options = options.check
@@ -16,7 +16,8 @@ core.help = help.text
 require "dlua.tensor"
 
 local function known_names()
-  local names = {table.unpack(submodules)}
+  local names = {}
+  for name in next, file_of do names[#names + 1] = name end
   for name in next, core do
     if type(name) == "string" then names[#names + 1] = name end
   end
@@ -25,8 +26,8 @@ local function known_names()
 end
 
 local function find(self, name)
-  if is_submodule[name] then
-    local module = require("dlua." .. name)
+  if file_of[name] then
+    local module = require(file_of[name])
     rawset(self, name, module)
     return module
   end

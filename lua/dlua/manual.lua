@@ -23,6 +23,12 @@ return {
   The gradient of y by x without touching x.grad; lists of tensors give several results.]],
   no_grad = "dlua.no_grad(fn, …)\n  Calls fn without recording and gives its results.",
   enable_grad = "dlua.enable_grad(fn, …)\n  Calls fn with recording, inside no_grad.",
+  autocast = [[dlua.autocast("bf16" | "f16" | "f32", fn, …)
+  Calls fn in mixed precision and gives its results: products and convolutions of f32 tensors run in the named dtype,
+  sums, exponentials, norms and losses in f32; parameters stay f32 and so do their gradients. op_info(name).autocast
+  says how an op runs. Call backward outside; with f16 scale the loss, see dlua.GradScaler.
+  local loss = dlua.autocast("bf16", function() return criterion(net(x), y) end)]],
+  autocast_dtype = "dlua.autocast_dtype()\n  What autocast casts to at the moment, or nil.",
   is_grad_enabled = "dlua.is_grad_enabled()\n  Are calls recorded at the moment?",
   Function = [[dlua.Function{forward = function(ctx, x, …) … end, backward = function(ctx, g, …) … end}
   A function with a gradient of its own; ctx carries from forward to backward what is needed there.]],

@@ -280,11 +280,12 @@ static void logsigmoid_back(dlua_back *b) {
 
 ACTIVATION_OP(softplus, DLUA_SAME_FLOAT, "x:T, beta:f=1, threshold:f=20 -> y",
               "log(1 + exp(beta * x)) / beta, and x itself where beta * x > threshold.",
-              .save = "x")
+              .save = "x", .autocast = DLUA_CAST_F32)
 GRADIENT_OP(softplus_grad, "g:T, x:T, beta:f=1, threshold:f=20 -> gx",
             "g * sigmoid(beta * x), and g where beta * x > threshold: the gradient of softplus.",
             .save = "g x")
-ACTIVATION_OP(logsigmoid, DLUA_SAME_FLOAT, "x:T -> y", "log(sigmoid(x)).", .save = "x")
+ACTIVATION_OP(logsigmoid, DLUA_SAME_FLOAT, "x:T -> y", "log(sigmoid(x)).", .save = "x",
+              .autocast = DLUA_CAST_F32)
 
 // ---------------------------------------------------------------- hardtanh
 

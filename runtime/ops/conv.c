@@ -388,6 +388,7 @@ const dlua_op dlua_op_conv2d = {
     .fast = forward_kernels,
     .back = conv2d_back,
     .save = "x w",
+    .autocast = DLUA_CAST_LOWER,
 };
 
 const dlua_op dlua_op_conv2d_input_grad = {

@@ -105,6 +105,7 @@ const dlua_op dlua_op_cross_entropy = {
     .back = cross_entropy_back,
     .save = "x target weight",
     .contiguous = "*",
+    .autocast = DLUA_CAST_F32,
 };
 
 // ---------------------------------------------------------------- gradient and weights

@@ -331,6 +331,7 @@ const dlua_op dlua_op_pow = {
     .back = pow_back,
     .save = "x y out",
     .refuse = "bool",
+    .autocast = DLUA_CAST_F32,
 };
 
 // ---------------------------------------------------------------- maximum, minimum

@@ -249,6 +249,7 @@ const dlua_op dlua_op_mse_loss = {
     .back = mse_back,
     .save = "x target",
     .contiguous = "x target",
+    .autocast = DLUA_CAST_F32,
 };
 
 static double l1_value(const loss *w, double x, double t, int64_t i) {
@@ -283,6 +284,7 @@ const dlua_op dlua_op_l1_loss = {
     .back = l1_back,
     .save = "x target",
     .contiguous = "x target",
+    .autocast = DLUA_CAST_F32,
 };
 
 // ---------------------------------------------------------------- huber, smooth l1
@@ -332,6 +334,7 @@ const dlua_op dlua_op_huber_loss = {
     .back = huber_back,
     .save = "x target",
     .contiguous = "x target",
+    .autocast = DLUA_CAST_F32,
 };
 
 static dlua_status smooth_l1_cpu(const dlua_args *a) {
@@ -367,6 +370,7 @@ const dlua_op dlua_op_smooth_l1_loss = {
     .back = smooth_l1_back,
     .save = "x target",
     .contiguous = "x target",
+    .autocast = DLUA_CAST_F32,
 };
 
 // ---------------------------------------------------------------- binary cross entropy
@@ -446,6 +450,7 @@ const dlua_op dlua_op_bce_loss = {
     .back = bce_back,
     .save = "x target weight",
     .contiguous = "x target",
+    .autocast = DLUA_CAST_F32,
 };
 
 static double softplus_minus(double x) { return log1p(exp(-fabs(x))) + (x < 0 ? -x : 0); }
@@ -505,6 +510,7 @@ const dlua_op dlua_op_bce_with_logits = {
     .back = logits_back,
     .save = "x target weight pos_weight",
     .contiguous = "x target",
+    .autocast = DLUA_CAST_F32,
 };
 
 // ---------------------------------------------------------------- kl_div
@@ -564,4 +570,5 @@ const dlua_op dlua_op_kl_div = {
     .back = kl_back,
     .save = "x target",
     .contiguous = "x target",
+    .autocast = DLUA_CAST_F32,
 };

@@ -86,7 +86,8 @@ UNARY_OP(sign, DLUA_PROMOTE, "x:T -> y", "1, 0 or -1 as x is positive, zero or n
 UNARY_OP(square, DLUA_PROMOTE, "x:T -> y", "x * x.", .fast = DLUA_ONLY(square_fast),
          .back = square_back, .save = "x")
 UNARY_OP(reciprocal, DLUA_PROMOTE_FLOAT, "x:T(0.5,3) -> y", "1 / x.",
-         .fast = DLUA_ONLY(reciprocal_fast), .back = reciprocal_back, .save = "y")
+         .fast = DLUA_ONLY(reciprocal_fast), .back = reciprocal_back, .save = "y",
+         .autocast = DLUA_CAST_F32)
 
 // ---------------------------------------------------------------- rounding
 
@@ -162,21 +163,21 @@ static void rsqrt_back(dlua_back *b) {
 }
 
 UNARY_OP(exp, DLUA_PROMOTE_FLOAT, "x:T -> y", "e to the power x.", .fast = DLUA_ONLY(exp_fast),
-         .back = exp_back, .save = "y")
+         .back = exp_back, .save = "y", .autocast = DLUA_CAST_F32)
 UNARY_OP(expm1, DLUA_PROMOTE_FLOAT, "x:T -> y", "exp(x) - 1, exact near 0.",
-         .fast = DLUA_ONLY(expm1_fast), .back = expm1_back, .save = "y")
+         .fast = DLUA_ONLY(expm1_fast), .back = expm1_back, .save = "y", .autocast = DLUA_CAST_F32)
 UNARY_OP(log, DLUA_PROMOTE_FLOAT, "x:T(0.2,3) -> y", "The natural logarithm of x.",
-         .fast = DLUA_ONLY(log_fast), .back = log_back, .save = "x")
+         .fast = DLUA_ONLY(log_fast), .back = log_back, .save = "x", .autocast = DLUA_CAST_F32)
 UNARY_OP(log1p, DLUA_PROMOTE_FLOAT, "x:T(-0.5,3) -> y", "log(1 + x), exact near 0.",
-         .fast = DLUA_ONLY(log1p_fast), .back = log1p_back, .save = "x")
+         .fast = DLUA_ONLY(log1p_fast), .back = log1p_back, .save = "x", .autocast = DLUA_CAST_F32)
 UNARY_OP(log2, DLUA_PROMOTE_FLOAT, "x:T(0.2,3) -> y", "The logarithm of x to base 2.",
-         .fast = DLUA_ONLY(log2_fast), .back = log2_back, .save = "x")
+         .fast = DLUA_ONLY(log2_fast), .back = log2_back, .save = "x", .autocast = DLUA_CAST_F32)
 UNARY_OP(log10, DLUA_PROMOTE_FLOAT, "x:T(0.2,3) -> y", "The logarithm of x to base 10.",
-         .fast = DLUA_ONLY(log10_fast), .back = log10_back, .save = "x")
+         .fast = DLUA_ONLY(log10_fast), .back = log10_back, .save = "x", .autocast = DLUA_CAST_F32)
 UNARY_OP(sqrt, DLUA_PROMOTE_FLOAT, "x:T(0.2,3) -> y", "The square root of x.",
          .fast = DLUA_ONLY(sqrt_fast), .back = sqrt_back, .save = "y")
 UNARY_OP(rsqrt, DLUA_PROMOTE_FLOAT, "x:T(0.2,3) -> y", "1 / sqrt(x).",
-         .fast = DLUA_ONLY(rsqrt_fast), .back = rsqrt_back, .save = "y")
+         .fast = DLUA_ONLY(rsqrt_fast), .back = rsqrt_back, .save = "y", .autocast = DLUA_CAST_F32)
 
 // ---------------------------------------------------------------- angles
 
@@ -238,17 +239,17 @@ UNARY_OP(sin, DLUA_PROMOTE_FLOAT, "x:T -> y", "The sine of x radians.", .fast = 
 UNARY_OP(cos, DLUA_PROMOTE_FLOAT, "x:T -> y", "The cosine of x radians.",
          .fast = DLUA_ONLY(cos_fast), .back = cos_back, .save = "x")
 UNARY_OP(tan, DLUA_PROMOTE_FLOAT, "x:T(-1,1) -> y", "The tangent of x radians.",
-         .fast = DLUA_ONLY(tan_fast), .back = tan_back, .save = "y")
+         .fast = DLUA_ONLY(tan_fast), .back = tan_back, .save = "y", .autocast = DLUA_CAST_F32)
 UNARY_OP(asin, DLUA_PROMOTE_FLOAT, "x:T(-0.9,0.9) -> y", "The angle whose sine is x.",
-         .back = asin_back, .save = "x")
+         .back = asin_back, .save = "x", .autocast = DLUA_CAST_F32)
 UNARY_OP(acos, DLUA_PROMOTE_FLOAT, "x:T(-0.9,0.9) -> y", "The angle whose cosine is x.",
-         .back = acos_back, .save = "x")
+         .back = acos_back, .save = "x", .autocast = DLUA_CAST_F32)
 UNARY_OP(atan, DLUA_PROMOTE_FLOAT, "x:T -> y", "The angle whose tangent is x.", .back = atan_back,
          .save = "x")
 UNARY_OP(sinh, DLUA_PROMOTE_FLOAT, "x:T -> y", "(exp(x) - exp(-x)) / 2.", .back = sinh_back,
-         .save = "x")
+         .save = "x", .autocast = DLUA_CAST_F32)
 UNARY_OP(cosh, DLUA_PROMOTE_FLOAT, "x:T -> y", "(exp(x) + exp(-x)) / 2.", .back = cosh_back,
-         .save = "x")
+         .save = "x", .autocast = DLUA_CAST_F32)
 UNARY_OP(erf, DLUA_PROMOTE_FLOAT, "x:T -> y",
          "The error function: 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x.",
          .fast = DLUA_ONLY(erf_fast), .back = erf_back, .save = "x")

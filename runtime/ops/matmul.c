@@ -325,6 +325,7 @@ const dlua_op dlua_op_matmul = {
     .fast = matmul_kernels,
     .back = matmul_back,
     .save = "x y",
+    .autocast = DLUA_CAST_LOWER,
 };
 
 const dlua_op dlua_op_bmm = {
@@ -338,6 +339,7 @@ const dlua_op dlua_op_bmm = {
     .fast = matmul_kernels,
     .back = matmul_back,
     .save = "x y",
+    .autocast = DLUA_CAST_LOWER,
 };
 
 const dlua_op dlua_op_dot = {
@@ -351,6 +353,7 @@ const dlua_op dlua_op_dot = {
     .fast = matmul_kernels,
     .back = matmul_back,
     .save = "x y",
+    .autocast = DLUA_CAST_LOWER,
 };
 
 const dlua_op dlua_op_linear = {
@@ -363,4 +366,5 @@ const dlua_op dlua_op_linear = {
     .fast = linear_kernels,
     .back = linear_back,
     .save = "x w",
+    .autocast = DLUA_CAST_LOWER,
 };

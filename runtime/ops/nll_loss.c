@@ -50,4 +50,5 @@ const dlua_op dlua_op_nll_loss = {
     .back = nll_back,
     .save = "x target weight",
     .contiguous = "*",
+    .autocast = DLUA_CAST_F32,
 };

@@ -70,6 +70,7 @@ const dlua_op dlua_op_sum = {
     .cpu = sum_cpu,
     .fast = (dlua_kernel *const[]){sum_vector, sum_cells, sum_team, NULL},
     .back = sum_back,
+    .autocast = DLUA_CAST_F32,
 };
 
 static dlua_status mean_cpu(const dlua_args *a) {
@@ -100,6 +101,7 @@ const dlua_op dlua_op_mean = {
     .cpu = mean_cpu,
     .fast = (dlua_kernel *const[]){mean_vector, mean_cells, mean_team, NULL},
     .back = mean_back,
+    .autocast = DLUA_CAST_F32,
 };
 
 // ---------------------------------------------------------------- sum_to
@@ -259,6 +261,7 @@ const dlua_op dlua_op_prod = {
     .fast = (dlua_kernel *const[]){prod_cells, prod_team, NULL},
     .back = prod_back,
     .save = "x",
+    .autocast = DLUA_CAST_F32,
 };
 
 // ---------------------------------------------------------------- var and std
@@ -349,6 +352,7 @@ const dlua_op dlua_op_var = {
     .fast = (dlua_kernel *const[]){var_vector, var_team, NULL},
     .back = var_back,
     .save = "x",
+    .autocast = DLUA_CAST_F32,
 };
 
 const dlua_op dlua_op_std = {
@@ -361,6 +365,7 @@ const dlua_op dlua_op_std = {
     .fast = (dlua_kernel *const[]){std_vector, std_team, NULL},
     .back = std_back,
     .save = "x y",
+    .autocast = DLUA_CAST_F32,
 };
 
 // ---------------------------------------------------------------- norm
@@ -460,6 +465,7 @@ const dlua_op dlua_op_norm = {
     .fast = (dlua_kernel *const[]){norm_vector, norm_team, NULL},
     .back = norm_back,
     .save = "x y",
+    .autocast = DLUA_CAST_F32,
 };
 
 // ---------------------------------------------------------------- logsumexp
@@ -516,6 +522,7 @@ const dlua_op dlua_op_logsumexp = {
     .fast = (dlua_kernel *const[]){logsumexp_vector, logsumexp_team, NULL},
     .back = logsumexp_back,
     .save = "x y",
+    .autocast = DLUA_CAST_F32,
 };
 
 // ---------------------------------------------------------------- all and any

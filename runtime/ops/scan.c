@@ -176,6 +176,7 @@ const dlua_op dlua_op_cumsum = {
     .fast = (dlua_kernel *const[]){cumsum_team, NULL},
     .back = cumsum_back,
     .contiguous = "x",
+    .autocast = DLUA_CAST_F32,
 };
 
 const dlua_op dlua_op_cumprod = {
@@ -189,6 +190,7 @@ const dlua_op dlua_op_cumprod = {
     .back = cumprod_back,
     .save = "x y",
     .contiguous = "x",
+    .autocast = DLUA_CAST_F32,
 };
 
 // ---------------------------------------------------------------- linear_scan
@@ -240,4 +242,5 @@ const dlua_op dlua_op_linear_scan = {
     .back = linear_scan_back,
     .save = "x y",
     .contiguous = "*",
+    .autocast = DLUA_CAST_F32,
 };

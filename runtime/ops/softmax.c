@@ -189,6 +189,7 @@ const dlua_op dlua_op_softmax = {
     .back = softmax_back,
     .save = "y",
     .contiguous = "x",
+    .autocast = DLUA_CAST_F32,
 };
 
 const dlua_op dlua_op_log_softmax = {
@@ -202,6 +203,7 @@ const dlua_op dlua_op_log_softmax = {
     .back = log_softmax_back,
     .save = "y",
     .contiguous = "x",
+    .autocast = DLUA_CAST_F32,
 };
 
 // ---------------------------------------------------------------- gradients
