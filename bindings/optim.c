@@ -179,6 +179,13 @@ static bool takes_group(int n, dlua_tensor *const *list) {
   return true;
 }
 
+// The place of x in a list, from 1.
+static int position_of(int n, dlua_tensor *const *list, const dlua_tensor *x) {
+  int k = 0;
+  while (k < n && list[k] != x) k++;
+  return k + 1;
+}
+
 static int read_rule(lua_State *L) {
   static const char *const rules[] = {"sgd", "adam", "rmsprop", "adagrad", NULL};
   const char *word = dlua_bind_need_string(L, 1, "step: the rule");
@@ -188,10 +195,13 @@ static int read_rule(lua_State *L) {
   return dlua_bind_raise(L, "step: rule '%s' is unknown (sgd, adam, rmsprop, adagrad)", word);
 }
 
-// core.optim_step(rule, group): one step of a group {params =, slots = {list, list, list}, steps =,
-// options…}. Returns false, with nothing changed, when a parameter needs the formulas in Lua.
+// core.optim_step(rule, group, guard): one step of a group {params =, slots = {list, list, list},
+// steps =, options…}. Returns false, with nothing changed, when a parameter needs the formulas in
+// Lua; with guard, the position of one whose gradient is not finite and whether anything was changed.
 static int optim_step(lua_State *L) {
   int rule = read_rule(L), n, count = 0;
+  bool guard = lua_toboolean(L, 3);
+  dlua_bad_gradient bad = {-1, false};
   dlua_bind_need_table(L, 2, "step: the group");
   lua_settop(L, 2);
   dlua_bind_enter(L);
@@ -217,7 +227,12 @@ static int optim_step(lua_State *L) {
     for (int j = 0; j < DLUA_OPTIM_SLOTS; j++)
       if (used >> j & 1) u->slot[j] = slot_tensor(L, 6 + j, k + 1, list[k], start);
   }
-  dlua_bind_check(L, dlua_optim_step(&o, count, updates));
+  dlua_bind_check(L, dlua_optim_step(&o, count, updates, guard ? &bad : NULL));
+  if (bad.update >= 0) {
+    lua_pushinteger(L, position_of(n, list, updates[bad.update].p));
+    lua_pushboolean(L, bad.written);
+    return 2;
+  }
   for (int k = n; k > 0; k--) { // counted only now that all went well
     if (!list[k - 1]->grad) continue;
     lua_pushinteger(L, updates[--count].step);

@@ -8,6 +8,7 @@
 #include "optim.h"
 
 #include <math.h>
+#include <stdatomic.h>
 
 #include "cpu/isa.h"
 #include "cpu/optim_kernels.h"
@@ -163,17 +164,47 @@ dlua_status dlua_global_norm(int n, dlua_tensor *const *x, double p, double *nor
   return status;
 }
 
+// ---------------------------------------------------------------- the guard
+
+static bool is_finite(const dlua_optim_kernels *k, const dlua_tensor *x, int64_t from, int64_t n) {
+  return k->finite[x->dtype == DLUA_F64](n, at(x, from));
+}
+
+typedef struct finite_pass {
+  const dlua_optim_kernels *k;
+  const pile *s;
+  _Atomic int64_t bad; // the first slice with an element that is not finite, or s->total
+} finite_pass;
+
+static void note_bad(_Atomic int64_t *bad, int64_t slice) {
+  int64_t now = *bad;
+  while (slice < now && !atomic_compare_exchange_weak(bad, &now, slice)) {
+  }
+}
+
+static void check_slices(void *context, int64_t from, int64_t to) {
+  finite_pass *c = context;
+  for (int64_t slice = from; slice < to; slice++) {
+    place here = place_of(c->s->n, c->s->first, c->s->x, slice);
+    if (is_finite(c->k, c->s->x[here.tensor], here.from, here.count)) continue;
+    note_bad(&c->bad, slice);
+    return;
+  }
+}
+
+// Position of the tensor a slice belongs to, or -1 for one beyond the last.
+static int owner_of(const pile *s, int64_t slice) {
+  return slice < s->total ? place_of(s->n, s->first, s->x, slice).tensor : -1;
+}
+
 dlua_status dlua_find_not_finite(int n, dlua_tensor *const *x, int *position) {
   pile s;
-  double *partial = NULL;
   dlua_status status = pile_open(&s, n, x);
-  if (status == DLUA_OK) status = partials(&s, INFINITY, &partial);
   if (status == DLUA_OK) {
-    *position = -1;
-    for (int64_t k = 0; k < s.total && *position < 0; k++)
-      if (!isfinite(partial[k])) *position = place_of(n, s.first, s.x, k).tensor;
+    finite_pass c = {kernels(), &s, s.total};
+    dlua_parallel(s.total, SLICE, check_slices, &c);
+    *position = owner_of(&s, c.bad);
   }
-  dlua_delete(partial, (size_t)(s.total + 1) * sizeof *partial);
   pile_close(&s, n);
   return status;
 }
@@ -260,20 +291,48 @@ typedef struct step_pass {
   const dlua_optim *o;
   const dlua_update *updates;
   const pile *p, *g;
+  bool guard;
+  _Atomic int64_t bad;  // the first slice whose gradient is not finite, or p->total
+  _Atomic bool written; // has any parameter been changed?
 } step_pass;
+
+// Gradients of up to this many elements are looked at before the step, larger ones by its kernel as
+// it comes to them: reading all of them twice cost 1.4 to 3.4 % of a training step.
+enum { SMALL = 4096 };
+
+// Steps a slice; false when the guard stopped it.
+static bool step_slice(step_pass *c, place here) {
+  const dlua_update *u = &c->updates[here.tensor];
+  const dlua_tensor *g = c->g->x[here.tensor];
+  dlua_factors f = factors_of(c->o, u->step);
+  void *p = at(c->p->x[here.tensor], here.from), *slot[DLUA_OPTIM_SLOTS];
+  for (int k = 0; k < DLUA_OPTIM_SLOTS; k++)
+    slot[k] = u->slot[k] ? at(u->slot[k], here.from) : NULL;
+  int rule = c->o->rule, is_f64 = u->p->dtype == DLUA_F64;
+  const void *from = at(g, here.from);
+  int64_t done = here.count;
+  if (c->guard && dlua_numel(g) > SMALL)
+    done = c->k->guarded[rule][is_f64](here.count, p, from, slot[0], slot[1], slot[2], &f);
+  else
+    c->k->step[rule][is_f64](here.count, p, from, slot[0], slot[1], slot[2], &f);
+  if (done > 0 && !c->written) c->written = true;
+  return done == here.count;
+}
 
 static void step_slices(void *context, int64_t from, int64_t to) {
   step_pass *c = context;
-  for (int64_t slice = from; slice < to; slice++) {
-    place here = place_of(c->p->n, c->p->first, c->p->x, slice);
-    const dlua_update *u = &c->updates[here.tensor];
-    void *slot[DLUA_OPTIM_SLOTS];
-    for (int k = 0; k < DLUA_OPTIM_SLOTS; k++)
-      slot[k] = u->slot[k] ? at(u->slot[k], here.from) : NULL;
-    dlua_factors f = factors_of(c->o, u->step);
-    c->k->step[c->o->rule][u->p->dtype == DLUA_F64](here.count, at(c->p->x[here.tensor], here.from),
-                                                    at(c->g->x[here.tensor], here.from), slot[0],
-                                                    slot[1], slot[2], &f);
+  for (int64_t slice = from; slice < to && c->bad == c->p->total; slice++) {
+    if (step_slice(c, place_of(c->p->n, c->p->first, c->p->x, slice))) continue;
+    note_bad(&c->bad, slice);
+  }
+}
+
+// Looks at the small gradients before anything is changed: among them are those of all biases, where
+// what is not finite in a layer shows.
+static void check_small(step_pass *c) {
+  for (int k = 0; k < c->g->n && c->bad == c->p->total; k++) {
+    int64_t n = dlua_numel(c->g->x[k]);
+    if (n <= SMALL && !is_finite(c->k, c->g->x[k], 0, n)) c->bad = c->g->first[k];
   }
 }
 
@@ -292,23 +351,27 @@ static dlua_status check_update(const dlua_optim *o, int k, const dlua_update *u
 }
 
 static dlua_status step_piles(const dlua_optim *o, int n, const dlua_update *updates,
-                              dlua_tensor **list, pile *p, pile *g) {
+                              dlua_tensor **list, pile *p, pile *g, dlua_bad_gradient *bad) {
   for (int k = 0; k < n; k++) DLUA_TRY(check_update(o, k, &updates[k]));
   for (int k = 0; k < n; k++) list[k] = updates[k].p;
   DLUA_TRY(pile_open(p, n, list));
   for (int k = 0; k < n; k++) list[k] = updates[k].g;
   DLUA_TRY(pile_open(g, n, list));
-  step_pass c = {kernels(), o, updates, p, g};
+  step_pass c = {kernels(), o, updates, p, g, bad, p->total, false};
+  if (bad) check_small(&c);
   dlua_parallel(p->total, 4 * SLICE, step_slices, &c);
-  for (int k = 0; k < n; k++) DLUA_TRY(put_back(updates[k].p, p->x[k]));
+  if (bad) *bad = (dlua_bad_gradient){owner_of(g, c.bad), c.written};
+  for (int k = 0; k < n && c.written; k++) DLUA_TRY(put_back(updates[k].p, p->x[k]));
   return DLUA_OK;
 }
 
-dlua_status dlua_optim_step(const dlua_optim *o, int n, const dlua_update *updates) {
+dlua_status dlua_optim_step(const dlua_optim *o, int n, const dlua_update *updates,
+                            dlua_bad_gradient *bad) {
+  if (bad) *bad = (dlua_bad_gradient){-1, false};
   if (n == 0) return DLUA_OK;
   pile p = {0}, g = {0};
   dlua_tensor **list = dlua_new((size_t)n * sizeof *list);
-  dlua_status status = list ? step_piles(o, n, updates, list, &p, &g) : DLUA_NO_MEMORY;
+  dlua_status status = list ? step_piles(o, n, updates, list, &p, &g, bad) : DLUA_NO_MEMORY;
   pile_close(&p, n);
   pile_close(&g, n);
   dlua_delete(list, (size_t)n * sizeof *list);

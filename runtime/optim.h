@@ -4,7 +4,7 @@
 //
 //   dlua_optim o = {.rule = DLUA_SGD, .lr = 0.1, .momentum = 0.9};
 //   dlua_update u = {.p = weight, .g = weight->grad, .slot = {velocity}, .step = 1};
-//   if (dlua_optim_step(&o, 1, &u) != DLUA_OK) puts(dlua_message());
+//   if (dlua_optim_step(&o, 1, &u, NULL) != DLUA_OK) puts(dlua_message());
 //
 // Formulas and their order of operations are PyTorch's, so that training runs can be compared.
 #ifndef DLUA_OPTIM_H
@@ -38,9 +38,18 @@ typedef struct dlua_update {
 unsigned dlua_optim_slots(const dlua_optim *o);
 // Can the fused pass take this parameter? Otherwise the formulas in Lua do.
 bool dlua_optim_takes(const dlua_tensor *p);
+// What the guard of a step found.
+typedef struct dlua_bad_gradient {
+  int update;   // the update whose gradient is not finite, or -1
+  bool written; // other parameters, or a part of that one, have taken the step
+} dlua_bad_gradient;
+
 // Updates all parameters and their slots in place, in parallel; bumps the parameters' versions.
-// Fails before anything is changed when a gradient or slot does not fit its parameter.
-dlua_status dlua_optim_step(const dlua_optim *o, int n, const dlua_update *updates);
+// Fails before anything is changed when a gradient or slot does not fit its parameter. With bad,
+// nothing is written from a gradient that is not finite: those of 4096 elements or fewer are looked
+// at before anything is changed, larger ones block by block, and the step ends there.
+dlua_status dlua_optim_step(const dlua_optim *o, int n, const dlua_update *updates,
+                            dlua_bad_gradient *bad);
 
 // The p-norm over all elements of all tensors together (p = INFINITY: the largest magnitude). The
 // same bits for any number of threads.

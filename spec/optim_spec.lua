@@ -215,6 +215,60 @@ describe("the guard", function()
     assert.is_true(m[1].weight:equal(before))
   end)
 
+  -- Of more than 4096 elements: looked at by the step itself, in blocks of 1024.
+  local function large(dtype)
+    dlua.seed(3)
+    local p = nn.Parameter(dlua.randn({20, 1000}, {dtype = dtype}))
+    p.grad = dlua.randn({20, 1000}, {dtype = dtype})
+    return p
+  end
+
+  it("steps large parameters to the same bits", function()
+    for _, rule in ipairs {"SGD", "Adam", "RMSprop", "Adagrad"} do
+      for _, dtype in ipairs {"f32", "f64"} do
+        local p, q = large(dtype), large(dtype)
+        local one, two = optim[rule]({p}, {lr = 0.1}), optim[rule]({q}, {lr = 0.1, guard = false})
+        for _ = 1, 2 do one:step() two:step() end
+        assert.is_true(p:equal(q), rule .. " " .. dtype)
+      end
+    end
+  end)
+
+  it("writes nothing from a large gradient that is not finite", function()
+    for _, rule in ipairs {"SGD", "Adam", "RMSprop", "Adagrad"} do
+      for _, value in ipairs {math.huge, -math.huge, 0 / 0} do
+        for _, dtype in ipairs {"f32", "f64"} do
+          local p = large(dtype)
+          local before = p:clone()
+          p.grad[{20, 1000}] = value
+          fails(function() optim[rule]({p}, {lr = 0.1}):step() end, "gradient of 1 is not finite", "the step had begun")
+          assert.is_true(p[{20, {501, 1000}}]:equal(before[{20, {501, 1000}}]))
+          assert.is_false(p[1]:equal(before[1]))
+          p = large(dtype)
+          p.grad[{1, 7}] = value
+          fails(function() optim[rule]({p}, {lr = 0.1}):step() end, "gradient of 1 is not finite", "nothing was changed")
+          assert.is_true(p:equal(before))
+        end
+      end
+    end
+  end)
+
+  it("looks at small gradients before it steps large ones", function()
+    local p, q = large "f32", parameter {1}
+    local before = p:clone()
+    q.grad = dlua.full({1}, 0 / 0)
+    fails(function() optim.SGD({p, q}, {lr = 1}):step() end, "gradient of 2 is not finite", "nothing was changed")
+    assert.is_true(p:equal(before))
+  end)
+
+  it("looks at all groups before it steps the first", function()
+    local p, q = large "f32", large "f32"
+    local before = p:clone()
+    q.grad[{20, 1000}] = 0 / 0
+    fails(function() optim.SGD({{params = {p}}, {params = {q}}}, {lr = 1}):step() end, "nothing was changed")
+    assert.is_true(p:equal(before))
+  end)
+
   it("can be switched off", function()
     local p = parameter {1}
     p.grad = dlua.full({1}, math.huge)

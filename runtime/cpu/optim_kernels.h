@@ -21,11 +21,18 @@ typedef struct dlua_factors {
 typedef void dlua_step_kernel(int64_t n, void *p, const void *g, void *a, void *b, void *c,
                               const dlua_factors *f);
 
+// The same up to the first block of gradients that is not finite; returns how many elements it
+// stepped.
+typedef int64_t dlua_guarded_kernel(int64_t n, void *p, const void *g, void *a, void *b, void *c,
+                                    const dlua_factors *f);
+
 // Kernels for f32 [0] and f64 [1].
 typedef struct dlua_optim_kernels {
   dlua_step_kernel *step[4][2]; // by dlua_rule
+  dlua_guarded_kernel *guarded[4][2];
   double (*sum_squares[2])(int64_t n, const void *x);
   double (*largest[2])(int64_t n, const void *x); // magnitude; NaN counts as larger than infinity
+  bool (*finite[2])(int64_t n, const void *x);    // all elements?
   void (*scale[2])(int64_t n, void *x, double factor);
 } dlua_optim_kernels;
 

@@ -21,12 +21,15 @@ function measure.output(command)
   return nil, text
 end
 
--- Median, p10, p90 and processor time that a row's process printed.
-local function inside(command)
+-- Median, p10, p90 and processor time of the lines that a row's process ended with: its own, without the guard.
+local function inside(command, lines)
   local text, why = measure.output(command)
-  local p50, p10, p90, cpu = (text or ""):match "([%d.e+-]+) ([%d.e+-]+) ([%d.e+-]+) ([%d.e+-]+) %d+%s*$"
-  if not p50 then return nil, why or text end
-  return {p50 = tonumber(p50), p10 = tonumber(p10), p90 = tonumber(p90), cpu = tonumber(cpu)}
+  local found = {}
+  for p50, p10, p90, cpu in (text or ""):gmatch "([%d.e+-]+) ([%d.e+-]+) ([%d.e+-]+) ([%d.e+-]+) %d+\n" do
+    found[#found + 1] = {p50 = tonumber(p50), p10 = tonumber(p10), p90 = tonumber(p90), cpu = tonumber(cpu)}
+  end
+  if #found < lines then return nil, why or text end
+  return table.unpack(found, #found - lines + 1)
 end
 
 -- The whole life of a process, over and over for a second; its processor time is not known.
@@ -54,8 +57,9 @@ local function contestants(row, batch, threads, o)
     if o.peer ~= "" then add("import torch", quoted(o.peer), "-c 'import torch'") end
     return list
   end
-  add("dlua", pictures, quoted(o.program), quoted(o.here .. "/row.lua"), call)
-  if o.peer == "" then return list end
+  add("dlua", pictures, quoted(o.program), quoted(o.here .. "/row.lua"), row.guard and call .. " guard" or call)
+  if row.guard then list[2] = {name = "no guard"} end
+  if o.peer == "" or row.guard then return list end
   local bound = ("OMP_PROC_BIND=%s OMP_NUM_THREADS=%d"):format(threads > 1 and "true" or "false", threads)
   local modes = {"contiguous", table.unpack(row.modes or {})}
   if o.compile and row.network then modes[#modes + 1] = "compile" end
@@ -70,9 +74,12 @@ function measure.compare(row, batch, threads, o)
   local list = contestants(row, batch, threads, o)
   local run = row.whole and whole or inside
   for _ = 1, o.rounds do
+    local second
     for _, c in ipairs(list) do
-      local figures, why = run(c.command)
-      if not figures then return nil, ("%s: %s"):format(c.name, why) end
+      local figures, more = second, nil
+      if c.command then figures, more = run(c.command, row.guard and 2 or 1) end
+      if not figures then return nil, ("%s: %s"):format(c.name, more) end
+      second = more
       for key, value in pairs(figures) do
         c[key] = c[key] or {}
         table.insert(c[key], value)

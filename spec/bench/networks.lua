@@ -5,7 +5,7 @@ local nn, optim = dlua.nn, dlua.optim
 local function adam(p) return optim.Adam(p, {lr = 1e-3}) end
 local function sgd(p) return optim.SGD(p, {lr = 1e-2}) end
 
--- A row: a step of the network on random examples.
+-- A row: a step of the network on random examples; the third result switches the optimiser's guard.
 local function trained(make, input, classes, optimizer)
   return function(batch)
     local net = make()
@@ -17,7 +17,7 @@ local function trained(make, input, classes, optimizer)
       opt:zero_grad()
       loss:backward()
       opt:step()
-    end
+    end, 1, function(on) opt.guard = on end
   end
 end
 

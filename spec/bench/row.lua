@@ -1,7 +1,9 @@
--- row.lua - one measurement, in a process of its own: dlua spec/bench/row.lua NAME THREADS BATCH SECONDS
+-- row.lua - one measurement, in a process of its own: dlua spec/bench/row.lua NAME THREADS BATCH SECONDS [guard]
 --
 -- Prints one line: median, p10 and p90 in milliseconds of a step, the processor time of one, and how many steps were
 -- timed. With 0 seconds it makes one step and prints nothing. peer.py does the same with PyTorch; run.lua starts both.
+-- With "guard" it prints a second line, for steps without the optimiser's guard: 400 blocks of 50 steps each way, in
+-- turn, by processor time.
 local dlua = require "dlua"
 
 local name, threads, batch, seconds = arg[1], tonumber(arg[2]), tonumber(arg[3]), tonumber(arg[4])
@@ -17,9 +19,32 @@ end
 
 dlua.threads(threads)
 dlua.seed(1)
-local step, calls = find(name)(batch)
+local step, calls, set_guard = find(name)(batch)
 step()
 if seconds == 0 then return end
+
+local function print_line(times, cpu)
+  table.sort(times)
+  local function quantile(q) return times[math.max(1, math.ceil(q * #times))] end
+  print(("%.6g %.6g %.6g %.6g %d"):format(quantile(0.5), quantile(0.1), quantile(0.9), cpu, #times))
+end
+
+if arg[5] == "guard" then
+  local blocks, steps = 400, 50
+  local times, sums = {{}, {}}, {0, 0}
+  for _ = 1, 1000 do step() end
+  for k = 1, 2 * blocks do
+    local way = k % 2 + 1
+    set_guard(way == 1)
+    local start = os.clock()
+    for _ = 1, steps do step() end
+    local spent = 1e3 * (os.clock() - start) / steps
+    table.insert(times[way], spent)
+    sums[way] = sums[way] + spent
+  end
+  for way = 1, 2 do print_line(times[way], sums[way] / blocks) end
+  return
+end
 
 -- At least 50 steps or so many seconds; short steps go on for a tenth of that, long ones are made 3 times at least.
 for _ = 1, 2 do step() end
@@ -32,6 +57,4 @@ repeat
   local spent = now - began
 until #times >= 3 and (spent > seconds or #times >= 50 and spent > seconds / 10)
 cpu = 1e3 * (os.clock() - cpu) / #times / (calls or 1)
-table.sort(times)
-local function quantile(q) return times[math.max(1, math.ceil(q * #times))] end
-print(("%.6g %.6g %.6g %.6g %d"):format(quantile(0.5), quantile(0.1), quantile(0.9), cpu, #times))
+print_line(times, cpu)

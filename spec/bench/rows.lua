@@ -3,6 +3,7 @@
 -- batch: the size measured unless others are asked for. threads: how many. modes: those of the peer beside contiguous.
 -- work(batch): floating point operations ("GFLOP/s") or bytes ("GB/s") of a step;
 -- images: the step goes over all pictures. whole: the process is timed as a whole, from its start to its end.
+-- runs: the step of another row. guard: with and without the optimiser's guard in turn, in one process, and no peer.
 local both = {1, 2}
 local layouts = {"channels_last"}
 
@@ -19,6 +20,8 @@ return {
   {"cifar-1", batch = 128, threads = both, network = true},
   {"cifar-2", batch = 128, threads = both, modes = layouts, network = true},
   {"cifar-3", batch = 128, threads = {2}, modes = layouts, network = true},
+  {"guard-tiny", batch = 64, runs = "mlp-tiny", guard = true},
+  {"guard-mnist", batch = 64, runs = "mlp-mnist", guard = true},
   {"gemm-256", threads = both, unit = "GFLOP/s", work = product(256)},
   {"gemm-1024", threads = both, unit = "GFLOP/s", work = product(1024)},
   {"gemm-2048", threads = both, unit = "GFLOP/s", work = product(2048)},

@@ -179,31 +179,39 @@ local function step_in_lua(self, group)
   end
 end
 
--- The position of the first parameter of a group whose gradient is not finite, or nil.
-local function find_bad_gradient(group)
+local function raise_not_finite(self, group, position, written)
+  dlua.fail("%s: the gradient of %s is not finite, %s (guard = false steps anyway)", getmetatable(self).__name,
+    group.names[position], written and "nothing was written from it, but the step had begun" or "nothing was changed")
+end
+
+-- Raises when a gradient of a group is not finite.
+local function check_gradients(self, group)
   local position = dlua.find_bad_gradient(group.params)
-  if position ~= false then return position end
+  if position then raise_not_finite(self, group, position) end
+  if position == nil then return end
   for k, p in ipairs(group.params) do
-    if p.grad and not p.grad:isfinite():all():item() then return k end
+    if p.grad and not p.grad:isfinite():all():item() then raise_not_finite(self, group, k) end
   end
 end
 
+-- One step of a group; with guard its gradients are looked at first.
+local function step_group(self, group, guard)
+  local done, written = dlua.optim_step(self.rule, group, guard)
+  if done == true then return end
+  if done then raise_not_finite(self, group, done, written) end
+  if guard then check_gradients(self, group) end
+  dlua.no_grad(function() step_in_lua(self, group) end)
+end
+
 -- Changes every parameter that has a gradient. With guard (the default) a gradient that is not finite raises and names
--- the parameter before anything is changed.
+-- the parameter, which is not written from it. Gradients of up to 4096 elements are looked at before anything is
+-- changed; larger ones as the step comes to them, so that guarding costs no second pass over memory.
 --   opt:step()
 function Optimizer:step()
-  if self.guard then
-    for _, group in ipairs(self.groups) do
-      local bad = find_bad_gradient(group)
-      if bad then
-        dlua.fail("%s: the gradient of %s is not finite, nothing was changed (guard = false steps anyway)",
-          getmetatable(self).__name, group.names[bad])
-      end
-    end
-  end
-  for _, group in ipairs(self.groups) do
-    if not dlua.optim_step(self.rule, group) then dlua.no_grad(function() step_in_lua(self, group) end) end
-  end
+  local groups, guard = self.groups, self.guard
+  if not groups[2] then return step_group(self, groups[1], guard) end
+  for _, group in ipairs(guard and groups or {}) do check_gradients(self, group) end -- all, before any changes
+  for _, group in ipairs(groups) do step_group(self, group, false) end
 end
 
 -- Forgets the gradients: grad becomes nil.

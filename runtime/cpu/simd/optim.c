@@ -34,7 +34,12 @@ const dlua_optim_kernels TABLE(DLUA_ISA) = {
              {adam_f32, adam_f64},
              {rmsprop_f32, rmsprop_f64},
              {adagrad_f32, adagrad_f64}},
+    .guarded = {{guarded_sgd_f32, guarded_sgd_f64},
+                {guarded_adam_f32, guarded_adam_f64},
+                {guarded_rmsprop_f32, guarded_rmsprop_f64},
+                {guarded_adagrad_f32, guarded_adagrad_f64}},
     .sum_squares = {sum_squares_f32, sum_squares_f64},
     .largest = {largest_f32, largest_f64},
+    .finite = {finite_f32, finite_f64},
     .scale = {scale_f32, scale_f64},
 };

@@ -116,6 +116,67 @@ static double NAMED(largest)(int64_t n, const void *vx) {
   return top > INFINITE_BITS ? (double)NAN : (double)value;
 }
 
+// x * 0 is 0, or NaN where x is not finite, and a sum keeps a NaN: one operation per vector, in as
+// many independent sums as keep both units busy, so that memory sets the pace. The last vector may
+// overlap the one before it.
+static bool NAMED(finite)(int64_t n, const void *vx) {
+  typedef REAL vec __attribute__((vector_size(64), aligned(sizeof(REAL)), may_alias));
+  enum { WIDTH = 64 / sizeof(REAL) };
+  const REAL *x = vx;
+  vec a = {0}, b = a, c = a, d = a, e = a, f = a, g = a, h = a;
+  REAL sum = 0;
+  int64_t i = 0;
+  for (; i + 8 * WIDTH <= n; i += 8 * WIDTH) {
+    const vec *v = (const vec *)(x + i);
+    a += v[0] * 0, b += v[1] * 0, c += v[2] * 0, d += v[3] * 0;
+    e += v[4] * 0, f += v[5] * 0, g += v[6] * 0, h += v[7] * 0;
+  }
+  for (; i + WIDTH <= n; i += WIDTH) a += *(const vec *)(x + i) * 0;
+  if (n >= WIDTH)
+    b += *(const vec *)(x + n - WIDTH) * 0;
+  else
+    for (; i < n; i++) sum += x[i] * 0;
+  a += b + c + d + (e + f + g + h);
+  __typeof__(a != a) nan = a != a;
+  uint64_t words[8], any = sum != 0;
+  memcpy(words, &nan, sizeof words);
+  for (int k = 0; k < 8; k++) any |= words[k];
+  return !any;
+}
+
+// Steps block by block until one whose gradient is not finite; returns how many elements were
+// stepped. A block of gradients stays in the first-level cache between the look at it and the step.
+static inline __attribute__((always_inline)) int64_t
+NAMED(guarded)(dlua_step_kernel *step, int64_t n, void *p, const void *g, void *a, void *b, void *c,
+               const dlua_factors *f) {
+  enum { BLOCK = 1024 };
+  for (int64_t i = 0, m; i < n; i += m) {
+    m = n - i < BLOCK ? n - i : BLOCK;
+    const REAL *block = (const REAL *)g + i;
+    if (!NAMED(finite)(m, block)) return i;
+    step(m, (REAL *)p + i, block, a ? (REAL *)a + i : NULL, b ? (REAL *)b + i : NULL,
+         c ? (REAL *)c + i : NULL, f);
+  }
+  return n;
+}
+
+static int64_t NAMED(guarded_sgd)(int64_t n, void *p, const void *g, void *a, void *b, void *c,
+                                  const dlua_factors *f) {
+  return NAMED(guarded)(NAMED(sgd), n, p, g, a, b, c, f);
+}
+static int64_t NAMED(guarded_adam)(int64_t n, void *p, const void *g, void *a, void *b, void *c,
+                                   const dlua_factors *f) {
+  return NAMED(guarded)(NAMED(adam), n, p, g, a, b, c, f);
+}
+static int64_t NAMED(guarded_rmsprop)(int64_t n, void *p, const void *g, void *a, void *b, void *c,
+                                      const dlua_factors *f) {
+  return NAMED(guarded)(NAMED(rmsprop), n, p, g, a, b, c, f);
+}
+static int64_t NAMED(guarded_adagrad)(int64_t n, void *p, const void *g, void *a, void *b, void *c,
+                                      const dlua_factors *f) {
+  return NAMED(guarded)(NAMED(adagrad), n, p, g, a, b, c, f);
+}
+
 static void NAMED(scale)(int64_t n, void *vx, double factor) {
   REAL *x = vx;
   const REAL by = (REAL)factor;
