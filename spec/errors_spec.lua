@@ -19,6 +19,7 @@ local cases = {
   {"add: shapes {2,3} and {4} do not broadcast", function() return ones(2, 3) + ones(4) end},
   {"add: y must be a tensor or a number, got string", function() return ones(2) + "a" end},
   {"add: y must be a tensor or a number, got nil", function() return ones(2):add(nil, {}) end, "add: y is missing"},
+  {"add_: x must be a tensor, got number", function() return dlua.add_(1, 2) end},
   {"add: takes at most 2 arguments, got 3", function() return ones(2):add(1, 2) end},
   {"sum: dimension 3 is outside 1..2 (x {2,3})", function() return ones(2, 3):sum(3) end},
   {"sum: dim is 0, but dimensions count from 1", function() return ones(2, 3):sum(0) end},
