@@ -258,6 +258,16 @@ static int tidy(lua_State *L) {
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
+// Garbage may climb to where live bytes once were: its blocks are there. Once they are given back
+// it may not.
+void dlua_bind_measure_anew(void) {
+  size_t live = dlua_live_bytes();
+  context.full_patience = 1;
+  context.full = live + larger(FULL_STEP, live / 2);
+  context.young_step = YOUNG_STEP;
+  context.next = live + YOUNG_STEP;
+}
+
 static void collect_full(lua_State *L, size_t live) {
   lua_gc(L, LUA_GCCOLLECT);
   size_t left = dlua_live_bytes(), freed = live > left ? live - left : 0;
@@ -299,6 +309,7 @@ bool dlua_bind_retry(lua_State *L, dlua_status status) {
   lua_gc(L, LUA_GCCOLLECT);
   lua_gc(L, LUA_GCCOLLECT); // what the first one's finalizers let go of
   for (int k = 0; k < dlua_device_count(); k++) dlua_empty_cache(dlua_device_at(k));
+  dlua_bind_measure_anew();
   return true;
 }
 

@@ -81,6 +81,7 @@ static int synchronize(lua_State *L) { return synchronize_on(L, "cpu"); }
 
 static int empty_cache_of(lua_State *L, const char *fallback) {
   dlua_empty_cache(device_at(L, 1, fallback));
+  dlua_bind_measure_anew();
   return 0;
 }
 static int cuda_empty_cache(lua_State *L) { return empty_cache_of(L, "cuda"); }

@@ -138,6 +138,32 @@ static void read_key(lua_State *L, region *r, dlua_tensor *x, int index) {
                     dlua_bind_type(L, index));
 }
 
+// ---------------------------------------------------------------- messages
+
+static const char assignment[] = "x[key] = value";
+
+// The rest of a message that an op's name begins, as in "index_copy_: …"; NULL for another one.
+static const char *after_op(const char *text) {
+  char name[32];
+  size_t n = strcspn(text, ":");
+  if (n >= sizeof name) return NULL;
+  memcpy(name, text, n), name[n] = 0;
+  if (n > 0 && name[n - 1] == '_') name[n - 1] = 0;
+  return dlua_op_find(name) ? text + n : NULL;
+}
+
+// A failure of an op that indexing is made of, told as what the script wrote instead of by the
+// op's name and that of its source.
+static dlua_status retell(dlua_status status, const char *written) {
+  if (status == DLUA_OK) return status;
+  char text[1024];
+  snprintf(text, sizeof text, "%s", dlua_message());
+  const char *rest = after_op(text), *source = rest ? strstr(rest, " source ") : NULL;
+  if (source)
+    return dlua_fail(status, "%s%.*s value %s", written, (int)(source - rest), rest, source + 8);
+  return rest ? dlua_fail(status, "%s%s", written, rest) : status;
+}
+
 // ---------------------------------------------------------------- ops on regions
 
 static void set_list(dlua_value *v, int n, const int64_t *list) {
@@ -251,14 +277,14 @@ static int read_index(lua_State *L, dlua_tensor *x) {
   dlua_tensor **slot = dlua_bind_box(L);
   region r = {0};
   if (key) {
-    dlua_bind_check(L, see_tensor(x, key, 0, slot));
+    dlua_bind_check(L, retell(see_tensor(x, key, 0, slot), "index"));
     return 1;
   }
   read_key(L, &r, x, 2);
-  dlua_bind_check(L, see(&r, slot));
+  dlua_bind_check(L, retell(see(&r, slot), "index"));
   if (!r.index) return 1;
   dlua_tensor **picked = dlua_bind_box(L);
-  dlua_bind_check(L, see_tensor(*slot, r.index, r.index_dim, picked));
+  dlua_bind_check(L, retell(see_tensor(*slot, r.index, r.index_dim, picked), "index"));
   return 1;
 }
 
@@ -279,15 +305,15 @@ static dlua_tensor *value_of(lua_State *L, dlua_scope *s, const dlua_tensor *x, 
   int type = lua_type(L, index);
   if (type != LUA_TNUMBER && type != LUA_TBOOLEAN) {
     return dlua_failed(s, dlua_fail(DLUA_BAD_ARGUMENT,
-                                    "index: the value must be a tensor or a number, got %s",
+                                    "%s: value must be a tensor or a number, got %s", assignment,
                                     dlua_bind_type(L, index)));
   }
   double f = type == LUA_TBOOLEAN ? lua_toboolean(L, index) : lua_tonumber(L, index);
   int is_int = type == LUA_TBOOLEAN;
   int64_t i = is_int ? (int64_t)f : lua_tointegerx(L, index, &is_int);
   if (!is_int && !dlua_is_float((dlua_dtype)x->dtype)) {
-    return dlua_failed(s, dlua_fail(DLUA_BAD_ARGUMENT, "index: %g does not fit into an %s tensor",
-                                    f, dlua_dtype_name((dlua_dtype)x->dtype)));
+    return dlua_failed(s, dlua_fail(DLUA_BAD_ARGUMENT, "%s: %g does not fit into an %s tensor",
+                                    assignment, f, dlua_dtype_name((dlua_dtype)x->dtype)));
   }
   dlua_status status = dlua_tensor_number(&v, is_int, i, f);
   return status == DLUA_OK ? dlua_own(s, v) : dlua_failed(s, status);
@@ -344,7 +370,7 @@ static dlua_tensor *spread(dlua_scope *s, dlua_tensor *x, dlua_tensor *key, dlua
   }
   if (value && !fits) {
     return dlua_failed(
-        s, dlua_fail(DLUA_BAD_ARGUMENT, "index: value %s does not fit the part %s of x %s",
+        s, dlua_fail(DLUA_BAD_ARGUMENT, "%s: value %s does not fit the part %s of x %s", assignment,
                      dlua_shape_text(value), dlua_sizes_text(n, size), dlua_shape_text(x)));
   }
   if (value && value->number) value = dlua_call(s, &dlua_op_cast, dlua_t(value), dlua_i(x->dtype));
@@ -402,7 +428,7 @@ static void write_index(lua_State *L, dlua_tensor *x) {
   dlua_scope_begin(&s);
   dlua_status status = key ? write_tensor(L, &s, x, key) : write_region(L, &s, &r);
   dlua_status ended = dlua_scope_end(&s);
-  dlua_bind_check(L, status != DLUA_OK ? status : ended);
+  dlua_bind_check(L, retell(status != DLUA_OK ? status : ended, assignment));
 }
 
 // ---------------------------------------------------------------- fields

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "../runtime/env.h"
+#include "../runtime/parallel.h"
 #include "program.h"
 
 enum { FAILED = 1, MISUSED = 2, STOPPED = 130 };
@@ -77,23 +78,37 @@ static int wrap(lua_State *L) {
   return 1;
 }
 
-static void note_coroutines(lua_State *L) {
-  static const luaL_Reg functions[] = {{"resume", resume}, {"wrap", wrap}, {NULL, NULL}};
-  lua_getglobal(L, "coroutine");
-  for (const luaL_Reg *f = functions; f->name; f++) {
-    lua_getfield(L, -1, f->name);
-    lua_pushcclosure(L, f->func, 1);
-    lua_setfield(L, -2, f->name);
-  }
-  lua_pop(L, 1);
+// ---------------------------------------------------------------- children
+
+// Upvalue: Lua's own os.execute or io.popen. The team binds the main thread to one CPU, which a
+// process started from it would keep; these two start theirs without any handler of fork.
+static int call_unbound(lua_State *L) {
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  dlua_unbind_thread();
+  int status = lua_pcall(L, lua_gettop(L) - 1, LUA_MULTRET, 0);
+  dlua_rebind_thread();
+  return status == LUA_OK ? lua_gettop(L) : lua_error(L);
 }
+
+// Arguments are checked here, where a message has the script's line and the function's name.
+static int execute(lua_State *L) {
+  luaL_optstring(L, 1, NULL);
+  return call_unbound(L);
+}
+
+static int open_pipe(lua_State *L) {
+  luaL_checkstring(L, 1);
+  luaL_checkoption(L, 2, "r", (const char *[]){"r", "w", NULL});
+  return call_unbound(L);
+}
+
+// ---------------------------------------------------------------- calls
 
 static void catch_interrupts(bool on) {
   struct sigaction action = {.sa_handler = on ? on_interrupt : SIG_DFL};
   sigaction(SIGINT, &action, NULL);
 }
-
-// ---------------------------------------------------------------- calls
 
 static int add_traceback(lua_State *L) {
   const char *message = luaL_tolstring(L, 1, NULL);
@@ -278,10 +293,22 @@ static void set_paths(lua_State *L) {
   free(folder);
 }
 
+// Puts a function in the place of one of Lua's own, which it gets as its upvalue.
+static void replace(lua_State *L, const char *library, const char *name, lua_CFunction function) {
+  lua_getglobal(L, library);
+  lua_getfield(L, -1, name);
+  lua_pushcclosure(L, function, 1);
+  lua_setfield(L, -2, name);
+  lua_pop(L, 1);
+}
+
 static void open_state(lua_State *L) {
   luaL_openlibs(L);
   set_paths(L);
-  note_coroutines(L);
+  replace(L, "coroutine", "resume", resume);
+  replace(L, "coroutine", "wrap", wrap);
+  replace(L, "os", "execute", execute);
+  replace(L, "io", "popen", open_pipe);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
   lua_pushcfunction(L, luaopen_dlua_core);
   lua_setfield(L, -2, "dlua.core");

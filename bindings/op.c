@@ -41,8 +41,9 @@ static dlua_status wrong_type(const call *c, const char *param, const char *want
   return WRONG("%s: %s must be %s, got %s", c->b->name, param, wanted, dlua_bind_type(c->L, index));
 }
 
-static bool takes_number(const call *c, const dlua_param *p) {
-  return p->kind == 'T' && c->b->numbers;
+// What an in-place call writes into is no number.
+static bool takes_number(const call *c, int k) {
+  return c->b->sig->tensor[k].kind == 'T' && c->b->numbers && !(c->b->inplace && k == 0);
 }
 
 static dlua_status hold(call *c, int k, dlua_tensor *x) {
@@ -117,9 +118,9 @@ static dlua_status read_tensor(call *c, int k, int index) {
   c->a.in[k] = dlua_bind_test_tensor(c->L, index);
   if (c->a.in[k]) return DLUA_OK;
   int type = lua_type(c->L, index);
-  if (type == LUA_TNUMBER && takes_number(c, p)) return read_number_tensor(c, k, index);
+  if (type == LUA_TNUMBER && takes_number(c, k)) return read_number_tensor(c, k, index);
   if (type == LUA_TTABLE && p->kind == 'I') return read_index_table(c, k, index);
-  const char *wanted = takes_number(c, p) ? "a tensor or a number"
+  const char *wanted = takes_number(c, k) ? "a tensor or a number"
                        : p->kind == 'I'   ? "a tensor or a table of integers"
                                           : "a tensor";
   return wrong_type(c, p->name, wanted, index);

@@ -29,6 +29,8 @@ dlua_tensor *dlua_bind_test_tensor(lua_State *L, int index);
 bool dlua_bind_retry(lua_State *L, dlua_status status);
 // At op entry: collects when external bytes have outgrown the last collection (policy in box.c).
 void dlua_bind_collect(lua_State *L);
+// After a cache was emptied: that growth counts from the bytes that are live now.
+void dlua_bind_measure_anew(void);
 
 // To be called at the start of every function that computes: notes the state for script lines, runs
 // what waits for the Lua thread, honours Ctrl-C, and collects when that is due.

@@ -6,6 +6,7 @@
 #include "parallel.h"
 
 #include <omp.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
 
@@ -15,6 +16,7 @@
 static cpu_set_t all_cpus; // those of the process when the team was made
 static int team;           // its size; 0: not decided yet
 static bool placed;        // its threads run, and are bound where that is wanted
+static bool bound;         // they are
 
 static bool wants_binding(void) {
   if (dlua_env("DLUA_BIND")) return dlua_env_on("DLUA_BIND");
@@ -42,6 +44,8 @@ static void make_team(int n) {
 static void place_team(void) {
   placed = true;
   if (!wants_binding()) return;
+  if (!bound) pthread_atfork(NULL, NULL, dlua_unbind_thread);
+  bound = true;
 #pragma omp parallel
   bind_to(omp_get_thread_num());
 }
@@ -67,6 +71,10 @@ void dlua_set_threads(int n) {
 
 void dlua_unbind_thread(void) {
   if (CPU_COUNT(&all_cpus) > 0) sched_setaffinity(0, sizeof all_cpus, &all_cpus);
+}
+
+void dlua_rebind_thread(void) {
+  if (bound) bind_to(0);
 }
 
 // Below this much work a second thread costs more than it brings.

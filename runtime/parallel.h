@@ -17,8 +17,11 @@ void dlua_parallel(int64_t n, double cost, void (*body)(void *context, int64_t f
 int dlua_team_begin(double cost);
 void dlua_team_end(void);
 
-// For loader threads: all CPUs again instead of the one the main thread is bound to.
+// For loader threads and before a process is started: all CPUs again instead of the one the main
+// thread is bound to. A forked child does this by itself.
 void dlua_unbind_thread(void);
+// For the main thread afterwards: back to the CPU that the team gave it, if it gave it one.
+void dlua_rebind_thread(void);
 // The last call of a loader thread: gives back what the runtime kept for it.
 void dlua_thread_done(void);
 

@@ -16,6 +16,8 @@ static const dlua_op *const ops[] = {
 
 enum { OPS = sizeof ops / sizeof *ops, SLOTS = 1024 };
 
+_Static_assert(OPS <= SLOTS / 2, "the table of ops is too full to be searched fast");
+
 static int16_t slot_of[SLOTS]; // hash from struct address to row + 1
 static dlua_signature *parsed[OPS];
 static pthread_once_t once = PTHREAD_ONCE_INIT;

@@ -19,7 +19,14 @@ bool dlua_set_grad_mode(bool on) {
 
 // ---------------------------------------------------------------- what an op keeps
 
-enum { MOST_KEPT = 12, MOST_OPS = 512, WHOLE_LIST = INT16_MAX };
+enum { MOST_KEPT = 12, WHOLE_LIST = INT16_MAX };
+
+enum {
+#define DLUA_OP(name) ROW_##name,
+#include "ops.def"
+#undef DLUA_OP
+  OPS
+};
 
 // An op's .save, read once: input k, result -1 - k, or WHOLE_LIST for the items of its T*.
 typedef struct plan {
@@ -27,7 +34,7 @@ typedef struct plan {
   int16_t slot[MOST_KEPT];
 } plan;
 
-static plan plans[MOST_OPS];
+static plan plans[OPS];
 
 static bool same_word(const char *word, size_t n, const char *name) {
   return strlen(name) == n && strncmp(word, name, n) == 0;

@@ -68,6 +68,32 @@ describe("the program", function()
     assert.equal(7, code)
   end)
 
+  it("gives its children every CPU", function()
+    local output = program("-e " .. quote [[
+      local function cpus(command)
+        local pipe = io.popen(command)
+        local text = pipe:read "a"
+        pipe:close()
+        return text
+      end
+      local before, bound = cpus "nproc", "grep Cpus_allowed: /proc/self/status"
+      local own = io.open "/proc/self/status":read "a":match "Cpus_allowed:[^\n]*\n"
+      assert(cpus(bound) == own)
+      local x = require "dlua".ones(1000, 1000):exp()
+      assert(cpus "nproc" == before and cpus(bound) == own)
+      io.stdout:write(before):flush()
+      os.execute "nproc"
+      require "dlua".exp(x)
+      local main = io.open "/proc/self/status":read "a":match "Cpus_allowed:[^\n]*\n"
+      print(main ~= own or os.getenv "DLUA_BIND" == "0" or before == "1\n")
+      print(pcall(io.popen, "true", "x"))
+      print(pcall(function() os.execute {} end))]])
+    local before, after, rest = output:match "^(%d+)\n(%d+)\n(.*)$"
+    assert.equal(before, after, output)
+    assert.equal("true\nfalse\tbad argument #2 to 'io.popen' (invalid option 'x')\n"
+      .. "false\t(command line):18: bad argument #1 to 'execute' (string expected, got table)\n", rest)
+  end)
+
   it("stops at Ctrl-C with 130", function()
     local loop = quote 'local d = require "dlua" local x = d.ones(100) while true do x = x + 1 end'
     local output, code = run(("%s -e %s & child=$!; sleep 0.5; kill -INT $child; wait $child"):format(dlua, loop))

@@ -25,7 +25,10 @@ describe("metrics", function()
     mean:update(dlua.tensor(5), 3)
     near(4.25, mean:value())
     mean:reset()
-    assert.is_true(mean:value() ~= mean:value())
+    fails(function() mean:value() end, "Mean: no value, as no sample was counted")
+    for _, metric in ipairs {metrics.Accuracy(), metrics.TopK(1)} do
+      fails(function() metric:value() end, getmetatable(metric).__name .. ": no value")
+    end
   end)
 
   it("accuracy and top k count samples", function()

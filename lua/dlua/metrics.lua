@@ -1,5 +1,6 @@
 -- metrics.lua - figures gathered over batches: update(output, target) for each, value() at the end, reset() to begin
--- again. Everything is weighted by sample, so a short last batch counts for what it is.
+-- again. Everything is weighted by sample, so a short last batch counts for what it is; a mean or a share of no samples
+-- is an error.
 --
 --   local accuracy = metrics.Accuracy()
 --   for x, y in batches:iter() do accuracy:update(net(x), y) end
@@ -38,8 +39,13 @@ function Mean:update(value, weight)
   self.sum, self.weight = self.sum + value * weight, self.weight + weight
 end
 
--- The mean so far; NaN before the first update.
-function Mean:value() return self.sum / self.weight end
+-- The mean so far, or the share that a subclass counts; without a sample there is none, which raises.
+function Mean:value()
+  if self.weight == 0 then
+    dlua.fail("%s: no value, as no sample was counted (is the loader empty?)", getmetatable(self).__name)
+  end
+  return self.sum / self.weight
+end
 
 -- ---------------------------------------------------------------- Accuracy, TopK
 

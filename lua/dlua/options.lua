@@ -192,6 +192,12 @@ function Signature:help() return self:usage() .. "\n  " .. self.doc end
 --   signature:check("lr", 0.1)            --> 0.1
 function Signature:check(name, value) return checked(self.name, self.by_name[name], value) end
 
+-- The parameter that an option's name, short or long, stands for; raises on one that there is not.
+--   signature:parameter "lr"
+function Signature:parameter(name)
+  return self.by_name[name] or unknown(self.name, name, self.known)
+end
+
 local function set(self, values, parameter, value)
   if values[parameter[1]] ~= nil then core.fail("%s: %s is given twice", self.name, parameter[1]) end
   values[parameter[1]] = checked(self.name, parameter, value)
@@ -211,9 +217,7 @@ function Signature:read(...)
     if value ~= nil then set(self, values, self.parameters[k], value) end
   end
   for _, key in ipairs(sorted_keys(named)) do
-    local parameter = self.by_name[key]
-    if not parameter then unknown(self.name, key, self.known) end
-    set(self, values, parameter, named[key])
+    set(self, values, self:parameter(key), named[key])
   end
   for _, parameter in ipairs(self.parameters) do
     if values[parameter[1]] == nil then

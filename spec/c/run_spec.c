@@ -29,6 +29,30 @@ SPEC(signatures_are_parsed) {
   CHECK(sig->order[0] == 0 && sig->order[1] == -1 && sig->order[2] == 1);
 }
 
+// Whether a word of n letters names a tensor that a call of the op takes or gives.
+static bool names_tensor(const dlua_signature *sig, const char *word, size_t n) {
+  for (int k = 0; k < sig->ntensor + sig->nresult; k++) {
+    const char *name = k < sig->ntensor ? sig->tensor[k].name : sig->result[k - sig->ntensor];
+    if (strlen(name) == n && memcmp(name, word, n) == 0) return true;
+  }
+  return false;
+}
+
+// A word of .save that names nothing would only show in the first backward pass that reads it.
+SPEC(what_ops_save_exists) {
+  CHECK(names_tensor(dlua_op_signature(&dlua_op_sort), "indices", 7));
+  CHECK(!names_tensor(dlua_op_signature(&dlua_op_sort), "indice", 6));
+  for (int k = 0; k < dlua_op_count(); k++) {
+    const dlua_op *op = dlua_op_at(k);
+    const dlua_signature *sig = dlua_op_signature(op);
+    for (const char *at = op->save ? op->save : ""; *at;) {
+      size_t n = strcspn(at, " ");
+      if (!CHECK(n > 0 && names_tensor(sig, at, n))) printf("  %s: %s\n", op->name, op->save);
+      at += n + strspn(at + n, " ");
+    }
+  }
+}
+
 SPEC(every_op_is_complete) {
   for (int k = 0; k < dlua_op_count(); k++) {
     const dlua_op *op = dlua_op_at(k);
@@ -110,6 +134,7 @@ SPEC(in_place_calls_write_and_count) {
 
 int main(void) {
   RUN(signatures_are_parsed);
+  RUN(what_ops_save_exists);
   RUN(every_op_is_complete);
   RUN(missing_and_mixed_arguments_are_errors);
   RUN(a_failed_scope_stays_failed);

@@ -1,4 +1,10 @@
-// One thread and two give the same bits.
+// One thread and two give the same bits, and what the team binds stays within it.
+#define _GNU_SOURCE
+#include <sched.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../../runtime/parallel.h"
 #include "derivative.h"
 
 static dlua_tensor *numbers(dlua_scope *s, int ndim, const int64_t *size) {
@@ -77,8 +83,38 @@ SPEC(fast_kernels_do_what_plain_ones_do) {
   CHECK_OK(dlua_scope_end(&s));
 }
 
+// As many as the process had before its team was bound.
+static int cpus_of_child(void) {
+  int status = 0;
+  pid_t child = fork();
+  if (child == 0) {
+    cpu_set_t own;
+    sched_getaffinity(0, sizeof own, &own);
+    _exit(CPU_COUNT(&own));
+  }
+  return waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+SPEC(a_forked_child_has_every_cpu) {
+  dlua_scope s;
+  dlua_scope_begin(&s);
+  cpu_set_t before, bound, after;
+  dlua_unbind_thread();
+  sched_getaffinity(0, sizeof before, &before);
+  dlua_rebind_thread();
+  dlua_call(&s, &dlua_op_exp, dlua_t(numbers(&s, SIZES(1500, 800))));
+  sched_getaffinity(0, sizeof bound, &bound);
+  CHECK(cpus_of_child() == (CPU_COUNT(&before) & 0xff));
+  dlua_unbind_thread();
+  dlua_rebind_thread();
+  sched_getaffinity(0, sizeof after, &after);
+  CHECK(CPU_EQUAL(&bound, &after));
+  CHECK_OK(dlua_scope_end(&s));
+}
+
 int main(void) {
   RUN(threads_change_no_bit);
   RUN(fast_kernels_do_what_plain_ones_do);
+  RUN(a_forked_child_has_every_cpu);
   return finish();
 }

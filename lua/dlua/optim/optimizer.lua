@@ -345,10 +345,14 @@ local function read_option(class_)
   end
 end
 
--- opt.lr = 0.1 sets all groups, or none when one of them would have options that do not go together.
+-- opt.lr = 0.1 sets all groups, or none when one of them would have options that do not go together. Other fields
+-- are refused: a misspelt option would change nothing.
 local function write_option(self, name, value)
   local option = option_named(self, name)
-  if not option then return rawset(self, name, value) end
+  if not option then
+    self.signature:parameter(name)
+    dlua.fail("%s: %s cannot be assigned", self.signature.name, name)
+  end
   value = self.signature:check(name, value)
   for _, group in ipairs(self.check and self.groups or {}) do
     self.check(setmetatable({[option[1]] = value}, {__index = group}))

@@ -98,7 +98,7 @@ local function train_epoch(o, state, gathered, progress)
     local count = #target
     if count > 0 then mean:update(evaluation.sample_mean(o.loss, value, count), count) end
     for _, gatherer in pairs(gathered) do gatherer:update(output:detach(), target) end
-    if progress then progress:step {loss = mean:value(), lr = o.optimizer.lr} end
+    if progress then progress:step {loss = mean.weight > 0 and mean:value() or nil, lr = o.optimizer.lr} end
     tell(o, "batch_end", state)
     if state.stop then break end
   end
