@@ -43,8 +43,23 @@ static bool takes_all(int n, dlua_tensor *const *x) {
   return true;
 }
 
-// core.clip_grad_norm(parameters, max_norm, p): scales the gradients, returns the norm they had;
-// nil, with nothing changed, when a gradient needs the formulas in Lua.
+static bool all_on_cpu(int n, dlua_tensor *const *x) {
+  for (int k = 0; k < n; k++)
+    if (dlua_device_of(x[k]) != dlua_cpu()) return false;
+  return true;
+}
+
+// The norm of gradients of a device, clipped without waiting for it: a 0-d tensor, or nothing.
+static int clip_there(lua_State *L, int n, dlua_tensor *const *list) {
+  dlua_tensor **norm = dlua_bind_box(L);
+  dlua_status status = dlua_clip_on_device(n, list, lua_tonumber(L, 3), lua_tonumber(L, 2), norm);
+  if (status == DLUA_DECLINED) return 0;
+  dlua_bind_check(L, status);
+  return 1;
+}
+
+// core.clip_grad_norm(parameters, max_norm, p): scales the gradients, returns the norm they had, on
+// a device as a 0-d tensor; nil, with nothing changed, when a gradient needs the formulas in Lua.
 static int clip_grad_norm(lua_State *L) {
   int n;
   dlua_tensor **list = list_of(L, 1, "clip_grad_norm_: parameters", &n);
@@ -55,6 +70,7 @@ static int clip_grad_norm(lua_State *L) {
   dlua_bind_enter(L);
   n = gradients_of(n, list, NULL);
   if (!takes_all(n, list)) return 0;
+  if (!all_on_cpu(n, list)) return clip_there(L, n, list);
   dlua_bind_check(L, dlua_global_norm(n, list, lua_tonumber(L, 3), &norm));
   double factor = max_norm / (norm + 1e-6);
   if (isfinite(norm) && factor < 1) dlua_bind_check(L, dlua_scale_all(n, list, factor));
@@ -63,13 +79,14 @@ static int clip_grad_norm(lua_State *L) {
 }
 
 // core.find_bad_gradient(parameters): position of the first whose gradient is not finite, or nil;
-// false when a gradient needs the formulas in Lua.
+// false when a gradient needs the formulas in Lua, true when the step itself will look on a device.
 static int find_bad_gradient(lua_State *L) {
   int n, position = -1;
   dlua_tensor **list = list_of(L, 1, "step: parameters", &n);
   int *where = lua_newuserdatauv(L, (size_t)(n + 1) * sizeof *where, 0);
   n = gradients_of(n, list, where);
-  if (!takes_all(n, list)) return lua_pushboolean(L, false), 1;
+  bool takes = takes_all(n, list);
+  if (!takes || !all_on_cpu(n, list)) return lua_pushboolean(L, takes), 1;
   dlua_bind_check(L, dlua_find_not_finite(n, list, &position));
   if (position < 0) return 0;
   lua_pushinteger(L, where[position]);
@@ -139,17 +156,17 @@ static dlua_tensor *slot_tensor(lua_State *L, int slots, int k, const dlua_tenso
                                 double start) {
   lua_rawgeti(L, slots, k);
   dlua_tensor *old = lua_isnil(L, -1) ? NULL : dlua_bind_tensor(L, -1, "step: state");
-  bool far = old && dlua_device_of(old) != dlua_cpu();
+  bool far = old && dlua_device_of(old) != dlua_device_of(p);
   if (!old || far || old->dtype != p->dtype || !dlua_is_contiguous(old)) {
     dlua_tensor **box = dlua_bind_box(L), *strided = NULL;
     if (far) {
       dlua_tensor **near = dlua_bind_box(L);
-      dlua_bind_check(L, dlua_to_device(old, dlua_cpu(), near));
+      dlua_bind_check(L, dlua_to_device(old, dlua_device_of(p), near));
       old = *near;
       lua_replace(L, -3); // over the far one
     }
     if (!old) {
-      dlua_bind_check(L, dlua_tensor_new(box, p->dtype, p->ndim, p->size, dlua_cpu()));
+      dlua_bind_check(L, dlua_tensor_new(box, p->dtype, p->ndim, p->size, dlua_device_of(p)));
       dlua_bind_check(L, dlua_tensor_fill(*box, start));
     } else if (old->dtype != p->dtype) {
       dlua_bind_check(L, dlua_cast(old, p->dtype, box));

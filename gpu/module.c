@@ -4,6 +4,7 @@
 
 #include "cuda.h"
 #include "host.h"
+#include "optim.h"
 #include "stream.h"
 
 #define KERNEL(name) dlua_kernel dlua_gpu_##name;
@@ -85,6 +86,8 @@ __attribute__((visibility("default"))) const dlua_backend *dlua_module(const dlu
       .synchronize = dlua_gpu_synchronize,
       .kernel = kernel_of,
       .half = half,
+      .step = dlua_gpu_step,
+      .clip = dlua_gpu_clip,
   };
   if (host->abi != DLUA_ABI) {
     host->fail(DLUA_BAD_DEVICE, "dlua_cuda.so was built for interface %d, this is %d", DLUA_ABI,

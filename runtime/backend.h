@@ -14,6 +14,7 @@
 #define DLUA_BACKEND_H
 
 #include "args.h"
+#include "optim.h"
 
 #define DLUA_ABI 2
 
@@ -44,6 +45,13 @@ typedef struct dlua_device_info {
   int multiprocessors;
 } dlua_device_info;
 
+// One parameter of a pass over many: contiguous memory of the device.
+typedef struct dlua_pass {
+  void *p, *slot[DLUA_OPTIM_SLOTS];
+  const void *g;
+  int64_t count; // elements
+} dlua_pass;
+
 typedef struct dlua_backend {
   int abi;
   const char *name;   // "cuda": devices are cuda, cuda:2, …
@@ -58,6 +66,14 @@ typedef struct dlua_backend {
   dlua_status (*synchronize)(int index);
   dlua_kernel *(*kernel)(const dlua_op *op); // NULL: no kernel for this op
   bool (*half)(const dlua_op *op); // its kernel takes bf16 and f16 itself; else it runs through f32
+  // A step of a rule over parameters of one dtype (f32, f64) in one go; with guard nothing is changed
+  // when a gradient is not finite, and the next wait fails. NULL, as clip: ops will do.
+  dlua_status (*step)(dlua_device *device, dlua_rule rule, dlua_dtype dtype, const dlua_factors *f,
+                      int n, const dlua_pass *passes, bool guard);
+  // The p-norm over all gradients into norm, a 0-d f32 tensor of the device; where it is finite and
+  // above max_norm they are scaled to it.
+  dlua_status (*clip)(dlua_device *device, dlua_dtype dtype, int n, const dlua_pass *passes,
+                      double p, double max_norm, dlua_tensor *norm);
   dlua_status (*test_fault)(
       const char *what,
       int n); // makes the n-th "alloc", "copy" or "launch" fail, and for -n all after it too; 0

@@ -26,20 +26,6 @@ static const dlua_optim_kernels *kernels(void) {
   }
 }
 
-bool dlua_optim_takes(const dlua_tensor *p) {
-  return dlua_device_of(p) == dlua_cpu() && (p->dtype == DLUA_F32 || p->dtype == DLUA_F64);
-}
-
-unsigned dlua_optim_slots(const dlua_optim *o) {
-  switch (o->rule) {
-  case DLUA_SGD: return o->momentum != 0;
-  case DLUA_ADAM: return 3u | (o->amsgrad ? 4u : 0);
-  case DLUA_RMSPROP: return 1u | (o->centered ? 2u : 0) | (o->momentum != 0 ? 4u : 0);
-  case DLUA_ADAGRAD: return 1u;
-  }
-  return 0;
-}
-
 // ---------------------------------------------------------------- slices
 
 static int64_t slices_of(const dlua_tensor *x) { return (dlua_numel(x) + SLICE - 1) / SLICE; }
@@ -81,7 +67,7 @@ static dlua_status pile_fill(pile *s, int n, dlua_tensor *const *x) {
   s->first = s->x ? dlua_new((size_t)n * sizeof *s->first) : NULL;
   if (!s->first) return DLUA_NO_MEMORY;
   for (s->n = 0; s->n < n; s->n++) {
-    if (!dlua_optim_takes(x[s->n]))
+    if (dlua_device_of(x[s->n]) != dlua_cpu() || !dlua_optim_takes(x[s->n]))
       return dlua_fail(DLUA_BAD_ARGUMENT, "gradients: tensor %d is %s on %s, not f32 or f64 on cpu",
                        s->n + 1, dlua_dtype_name(x[s->n]->dtype),
                        dlua_device_name(dlua_device_of(x[s->n])));
@@ -247,45 +233,6 @@ dlua_status dlua_scale_all(int n, dlua_tensor *const *x, double factor) {
 
 // ---------------------------------------------------------------- steps
 
-static void sgd_factors(const dlua_optim *o, int64_t step, dlua_factors *f) {
-  f->velocity = o->momentum != 0;
-  f->nesterov = o->nesterov;
-  f->momentum = o->momentum;
-  f->keep = step == 1 ? 0 : o->momentum; // the first velocity is the first gradient itself
-  f->add = step == 1 ? 1 : 1 - o->dampening;
-}
-
-static void adam_factors(const dlua_optim *o, int64_t step, dlua_factors *f) {
-  if (o->decoupled) f->shrink = 1 - o->lr * o->weight_decay, f->decay = 0;
-  f->lr = o->lr / (1 - pow(o->beta1, (double)step));
-  f->root = 1 / sqrt(1 - pow(o->beta2, (double)step));
-  f->add = 1 - o->beta1;
-  f->keep2 = o->beta2;
-  f->add2 = 1 - o->beta2;
-  f->amsgrad = o->amsgrad;
-}
-
-static void rmsprop_factors(const dlua_optim *o, dlua_factors *f) {
-  f->keep = o->alpha;
-  f->add = 1 - o->alpha;
-  f->centered = o->centered;
-  f->velocity = o->momentum != 0;
-  f->momentum = o->momentum;
-}
-
-static dlua_factors factors_of(const dlua_optim *o, int64_t step) {
-  dlua_factors f = {.sign = o->maximize ? -1 : 1, .shrink = 1, .decay = o->weight_decay};
-  f.lr = o->lr;
-  f.eps = o->eps;
-  switch (o->rule) {
-  case DLUA_SGD: sgd_factors(o, step, &f); break;
-  case DLUA_ADAM: adam_factors(o, step, &f); break;
-  case DLUA_RMSPROP: rmsprop_factors(o, &f); break;
-  case DLUA_ADAGRAD: f.lr = o->lr / (1 + (double)(step - 1) * o->lr_decay); break;
-  }
-  return f;
-}
-
 typedef struct step_pass {
   const dlua_optim_kernels *k;
   const dlua_optim *o;
@@ -304,7 +251,7 @@ enum { SMALL = 4096 };
 static bool step_slice(step_pass *c, place here) {
   const dlua_update *u = &c->updates[here.tensor];
   const dlua_tensor *g = c->g->x[here.tensor];
-  dlua_factors f = factors_of(c->o, u->step);
+  dlua_factors f = dlua_optim_factors(c->o, u->step);
   void *p = at(c->p->x[here.tensor], here.from), *slot[DLUA_OPTIM_SLOTS];
   for (int k = 0; k < DLUA_OPTIM_SLOTS; k++)
     slot[k] = u->slot[k] ? at(u->slot[k], here.from) : NULL;
@@ -336,23 +283,8 @@ static void check_small(step_pass *c) {
   }
 }
 
-static dlua_status check_update(const dlua_optim *o, int k, const dlua_update *u) {
-  if (u->g->dtype != u->p->dtype || !dlua_same_shape(u->g, u->p))
-    return dlua_fail(DLUA_BAD_ARGUMENT, "step: parameter %d is %s %s but its gradient %s %s", k + 1,
-                     dlua_shape_text(u->p), dlua_dtype_name(u->p->dtype), dlua_shape_text(u->g),
-                     dlua_dtype_name(u->g->dtype));
-  for (int j = 0; j < DLUA_OPTIM_SLOTS; j++) {
-    if (!(dlua_optim_slots(o) >> j & 1)) continue;
-    const dlua_tensor *s = u->slot[j];
-    if (!s || s->dtype != u->p->dtype || !dlua_same_shape(s, u->p) || !dlua_is_contiguous(s))
-      return dlua_fail(DLUA_BAD_ARGUMENT, "step: the state of parameter %d does not fit it", k + 1);
-  }
-  return DLUA_OK;
-}
-
 static dlua_status step_piles(const dlua_optim *o, int n, const dlua_update *updates,
                               dlua_tensor **list, pile *p, pile *g, dlua_bad_gradient *bad) {
-  for (int k = 0; k < n; k++) DLUA_TRY(check_update(o, k, &updates[k]));
   for (int k = 0; k < n; k++) list[k] = updates[k].p;
   DLUA_TRY(pile_open(p, n, list));
   for (int k = 0; k < n; k++) list[k] = updates[k].g;
@@ -365,10 +297,8 @@ static dlua_status step_piles(const dlua_optim *o, int n, const dlua_update *upd
   return DLUA_OK;
 }
 
-dlua_status dlua_optim_step(const dlua_optim *o, int n, const dlua_update *updates,
-                            dlua_bad_gradient *bad) {
-  if (bad) *bad = (dlua_bad_gradient){-1, false};
-  if (n == 0) return DLUA_OK;
+dlua_status dlua_step_on_cpu(const dlua_optim *o, int n, const dlua_update *updates,
+                             dlua_bad_gradient *bad) {
   pile p = {0}, g = {0};
   dlua_tensor **list = dlua_new((size_t)n * sizeof *list);
   dlua_status status = list ? step_piles(o, n, updates, list, &p, &g, bad) : DLUA_NO_MEMORY;

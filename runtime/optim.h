@@ -1,6 +1,6 @@
 // optim.h - what an optimiser does to parameters: one fused pass per step, norms and clipping of
-// gradients. CPU, f32 and f64, any strides; other devices and dtypes go through the formulas in
-// lua/dlua/optim, written with ops.
+// gradients. f32 and f64, any strides, on the CPU and on devices that offer such passes (backend.h);
+// others go through the formulas in lua/dlua/optim, written with ops.
 //
 //   dlua_optim o = {.rule = DLUA_SGD, .lr = 0.1, .momentum = 0.9};
 //   dlua_update u = {.p = weight, .g = weight->grad, .slot = {velocity}, .step = 1};
@@ -33,6 +33,20 @@ typedef struct dlua_update {
   int64_t step; // steps this parameter has taken, this one included
 } dlua_update;
 
+// A step's numbers as the loops want them: everything that is the same for all elements is done.
+typedef struct dlua_factors {
+  double sign;          // -1 to climb
+  double shrink, decay; // p *= shrink (decoupled decay); d = sign * g + decay * p
+  double lr;            // step size, bias correction included
+  double keep, add;     // slot = keep * slot + add * d
+  double keep2, add2;   // the same for the second slot
+  double momentum;      // Nesterov's look ahead; RMSprop's velocity
+  double root, eps;     // denominator: sqrt(v) * root + eps
+  bool velocity, nesterov, amsgrad, centered;
+} dlua_factors;
+
+// The numbers of a parameter's step.
+dlua_factors dlua_optim_factors(const dlua_optim *o, int64_t step);
 // Which slots the rule keeps, bit k for slot k. SGD: velocity. Adam: mean, mean square, its
 // maximum. RMSprop: mean square, mean, velocity. Adagrad: sum of squares.
 unsigned dlua_optim_slots(const dlua_optim *o);
@@ -47,12 +61,18 @@ typedef struct dlua_bad_gradient {
 // Updates all parameters and their slots in place, in parallel; bumps the parameters' versions.
 // Fails before anything is changed when a gradient or slot does not fit its parameter. With bad,
 // nothing is written from a gradient that is not finite: those of 4096 elements or fewer are looked
-// at before anything is changed, larger ones block by block, and the step ends there.
+// at before anything is changed, larger ones block by block, and the step ends there. A device looks
+// at all before it changes anything, and says so at the next read.
 dlua_status dlua_optim_step(const dlua_optim *o, int n, const dlua_update *updates,
                             dlua_bad_gradient *bad);
 
-// The p-norm over all elements of all tensors together (p = INFINITY: the largest magnitude). The
-// same bits for any number of threads.
+// Clips gradients of a device to max_norm without waiting for it: *norm is a new 0-d f32 tensor there
+// (caller owns the result). Declines unless all are of one dtype on one device that offers it.
+dlua_status dlua_clip_on_device(int n, dlua_tensor *const *x, double p, double max_norm,
+                                dlua_tensor **norm);
+
+// On the CPU. The p-norm over all elements of all tensors together (p = INFINITY: the largest
+// magnitude). The same bits for any number of threads.
 dlua_status dlua_global_norm(int n, dlua_tensor *const *x, double p, double *norm);
 // Multiplies all elements of all tensors by factor, in place.
 dlua_status dlua_scale_all(int n, dlua_tensor *const *x, double factor);

@@ -2,20 +2,7 @@
 #ifndef DLUA_OPTIM_KERNELS_H
 #define DLUA_OPTIM_KERNELS_H
 
-#include <stdbool.h>
-#include <stdint.h>
-
-// A step's numbers as the loops want them: everything that is the same for all elements is done.
-typedef struct dlua_factors {
-  double sign;          // -1 to climb
-  double shrink, decay; // p *= shrink (decoupled decay); d = sign * g + decay * p
-  double lr;            // step size, bias correction included
-  double keep, add;     // slot = keep * slot + add * d
-  double keep2, add2;   // the same for the second slot
-  double momentum;      // Nesterov's look ahead; RMSprop's velocity
-  double root, eps;     // denominator: sqrt(v) * root + eps
-  bool velocity, nesterov, amsgrad, centered;
-} dlua_factors;
+#include "../optim.h"
 
 // p, gradient, three slots (NULL where unused).
 typedef void dlua_step_kernel(int64_t n, void *p, const void *g, void *a, void *b, void *c,
@@ -35,6 +22,10 @@ typedef struct dlua_optim_kernels {
   bool (*finite[2])(int64_t n, const void *x);    // all elements?
   void (*scale[2])(int64_t n, void *x, double factor);
 } dlua_optim_kernels;
+
+// Steps parameters of the CPU, which have been checked.
+dlua_status dlua_step_on_cpu(const dlua_optim *o, int n, const dlua_update *updates,
+                             dlua_bad_gradient *bad);
 
 extern const dlua_optim_kernels dlua_optim_kernels_base;
 extern const dlua_optim_kernels dlua_optim_kernels_avx2, dlua_optim_kernels_avx512; // x86-64 only

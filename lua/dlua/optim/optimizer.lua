@@ -184,9 +184,10 @@ local function raise_not_finite(self, group, position, written)
     group.names[position], written and "nothing was written from it, but the step had begun" or "nothing was changed")
 end
 
--- Raises when a gradient of a group is not finite.
+-- Raises when a gradient of a group is not finite; true when the step itself has to look, on a device.
 local function check_gradients(self, group)
   local position = dlua.find_bad_gradient(group.params)
+  if position == true then return true end
   if position then raise_not_finite(self, group, position) end
   if position == nil then return end
   for k, p in ipairs(group.params) do
@@ -210,8 +211,9 @@ end
 function Optimizer:step()
   local groups, guard = self.groups, self.guard
   if not groups[2] then return step_group(self, groups[1], guard) end
-  for _, group in ipairs(guard and groups or {}) do check_gradients(self, group) end -- all, before any changes
-  for _, group in ipairs(groups) do step_group(self, group, false) end
+  local later = {}
+  for k, group in ipairs(guard and groups or {}) do later[k] = check_gradients(self, group) end -- all, before any changes
+  for k, group in ipairs(groups) do step_group(self, group, later[k]) end
 end
 
 -- Forgets the gradients: grad becomes nil.

@@ -1,0 +1,20 @@
+// optim.h - passes over all parameters of an optimiser at once, see backend.h.
+#ifndef DLUA_GPU_OPTIM_H
+#define DLUA_GPU_OPTIM_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#include "../runtime/backend.h"
+
+dlua_status dlua_gpu_step(dlua_device *device, dlua_rule rule, dlua_dtype dtype,
+                          const dlua_factors *f, int n, const dlua_pass *passes, bool guard);
+dlua_status dlua_gpu_clip(dlua_device *device, dlua_dtype dtype, int n, const dlua_pass *passes,
+                          double p, double max_norm, dlua_tensor *norm);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
