@@ -12,10 +12,6 @@
 
 static const size_t file_limit = UINT32_MAX;
 
-static dlua_status out_of_memory(const char *path) {
-  return dlua_fail(DLUA_NO_MEMORY, "%s: out of memory", path);
-}
-
 // Labels of count examples as field 1 of a source of pictures.
 static dlua_status add_labels(dlua_source *s, int64_t **labels) {
   DLUA_TRY(dlua_tensor_new(&s->field[1].rows, DLUA_I64, 1, &s->count, dlua_cpu()));
@@ -106,11 +102,21 @@ typedef struct stream {
   size_t at; // in the unpacked bytes
 } stream;
 
+static voidpf get_block(voidpf unused, uInt count, uInt size) {
+  (void)unused;
+  return dlua_new_block((size_t)count * size);
+}
+
+static void free_block(voidpf unused, voidpf block) {
+  (void)unused;
+  dlua_delete_block(block);
+}
+
 static dlua_status open_stream(stream *s, const char *path) {
-  *s = (stream){.path = path};
+  *s = (stream){.path = path, .z = {.zalloc = get_block, .zfree = free_block}};
   DLUA_TRY(dlua_file_read(path, file_limit, &s->file));
   s->packed = s->file.size >= 2 && s->file.data[0] == 0x1F && s->file.data[1] == 0x8B;
-  if (s->packed && inflateInit2(&s->z, 15 + 16) != Z_OK) return out_of_memory(path);
+  if (s->packed && inflateInit2(&s->z, 15 + 16) != Z_OK) return DLUA_NO_MEMORY;
   s->z.next_in = s->file.data, s->z.avail_in = (uInt)s->file.size;
   return DLUA_OK;
 }
@@ -130,6 +136,8 @@ static dlua_status unpack(stream *s, uint8_t *out, size_t size, size_t *got) {
     *got = (size_t)(s->z.next_out - out);
     if (code == Z_STREAM_END) {
       s->done = true;
+    } else if (code == Z_MEM_ERROR) {
+      return DLUA_NO_MEMORY;
     } else if (code != Z_OK) {
       return dlua_fail(DLUA_BAD_FILE, "%s: %s (gzip, at byte %zu of %zu)", s->path,
                        s->z.msg ? s->z.msg : "the file is cut short", s->file.size - s->z.avail_in,
@@ -312,24 +320,21 @@ dlua_status dlua_mnist_open(const char *folder, bool train, dlua_dataset **datas
 // Names that grow; sorted by bytes, so that every machine sees one order.
 typedef struct names {
   char **name;
-  int64_t count, capacity;
+  int64_t count, room;
 } names;
 
 static void free_names(names *list) {
-  for (int64_t k = 0; k < list->count; k++) free(list->name[k]);
-  free(list->name);
+  for (int64_t k = 0; k < list->count; k++) dlua_delete_block(list->name[k]);
+  dlua_delete_block(list->name);
   *list = (names){0};
 }
 
-static bool add_name(names *list, const char *name) {
-  if (list->count == list->capacity) {
-    int64_t capacity = list->capacity > 0 ? 2 * list->capacity : 64;
-    char **grown = realloc(list->name, (size_t)capacity * sizeof *grown);
-    if (!grown) return false;
-    list->name = grown, list->capacity = capacity;
-  }
-  list->name[list->count] = strdup(name);
-  return list->name[list->count] != NULL && ++list->count;
+static dlua_status add_name(names *list, const char *name) {
+  DLUA_TRY(dlua_list_grow((void **)&list->name, list->count, &list->room, sizeof *list->name));
+  char *copy = dlua_new_text(name);
+  if (!copy) return DLUA_NO_MEMORY;
+  list->name[list->count++] = copy;
+  return DLUA_OK;
 }
 
 static int by_bytes(const void *a, const void *b) {
@@ -351,7 +356,7 @@ static dlua_status list_folder(const char *folder, bool folders, names *list) {
     char path[4096];
     snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
     if (folders ? !dlua_is_folder(path) : !is_png(entry->d_name)) continue;
-    if (!add_name(list, folders ? entry->d_name : path)) status = out_of_memory(folder);
+    status = add_name(list, folders ? entry->d_name : path);
   }
   closedir(dir);
   if (list->count > 0) qsort(list->name, (size_t)list->count, sizeof *list->name, by_bytes);
@@ -367,7 +372,7 @@ static dlua_status list_pictures(const char *folder, const names *classes, names
     snprintf(path, sizeof path, "%s/%s", folder, classes->name[k]);
     dlua_status status = list_folder(path, false, &found);
     for (int64_t i = 0; status == DLUA_OK && i < found.count; i++) {
-      if (!add_name(pictures, found.name[i])) status = out_of_memory(folder);
+      status = add_name(pictures, found.name[i]);
     }
     free_names(&found);
     DLUA_TRY(status);
