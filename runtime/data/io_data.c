@@ -11,6 +11,7 @@
 #include <zlib.h>
 
 static const size_t file_limit = UINT32_MAX;
+static const size_t unpacked_limit = (size_t)1 << 30; // of a gzip file, which can be a thousandth
 
 // Labels of count examples as field 1 of a source of pictures.
 static dlua_status add_labels(dlua_source *s, int64_t **labels) {
@@ -187,8 +188,20 @@ static dlua_status idx_dtype(const stream *s, int code, dlua_dtype *dtype) {
                    code);
 }
 
-// Reads the header and holds the sizes against what the file can contain (deflate makes at most
-// 1032 bytes from one).
+// Holds the bytes of the values against what the file can contain (deflate makes at most 1032 bytes
+// from one) and against the limit. What a packed file promises beyond its content stays untouched.
+static dlua_status check_promise(const stream *s, dlua_dtype dtype, int ndim, const int64_t *size) {
+  size_t bytes = 0;
+  uint64_t most = (uint64_t)s->file.size * (s->packed ? 1032 : 1);
+  if (!dlua_shape_bytes(dtype, ndim, size, &bytes) || bytes > most) {
+    return dlua_fail(DLUA_BAD_FILE, "%s: %zu bytes cannot hold sizes %s (idx)", s->path,
+                     s->file.size, dlua_sizes_text(ndim, size));
+  }
+  if (!s->packed || bytes <= unpacked_limit) return DLUA_OK;
+  return dlua_fail(DLUA_BAD_FILE, "%s: unpacks to %zu bytes, more than the limit of %zu (idx)",
+                   s->path, bytes, unpacked_limit);
+}
+
 static dlua_status idx_header(stream *s, dlua_dtype *dtype, int *ndim, int64_t *size) {
   uint8_t head[4], raw[4 * DLUA_MAX_DIMS];
   DLUA_TRY(read_exactly(s, head, 4));
@@ -202,15 +215,11 @@ static dlua_status idx_header(stream *s, dlua_dtype *dtype, int *ndim, int64_t *
   }
   *ndim = head[3];
   DLUA_TRY(read_exactly(s, raw, 4 * (size_t)*ndim));
-  size_t bytes = 0;
-  uint64_t most = (uint64_t)s->file.size * (s->packed ? 1032 : 1);
   for (int d = 0; d < *ndim; d++) {
     const uint8_t *b = raw + 4 * d;
     size[d] = (int64_t)b[0] << 24 | b[1] << 16 | b[2] << 8 | b[3];
   }
-  if (dlua_shape_bytes(*dtype, *ndim, size, &bytes) && bytes <= most) return DLUA_OK;
-  return dlua_fail(DLUA_BAD_FILE, "%s: %zu bytes cannot hold sizes %s (idx)", s->path, s->file.size,
-                   dlua_sizes_text(*ndim, size));
+  return check_promise(s, *dtype, *ndim, size);
 }
 
 // Values are stored high byte first.
