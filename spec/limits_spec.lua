@@ -170,7 +170,8 @@ describe("an idx file", function()
 
   it("does not unpack to more than 1 GiB", function()
     local path = root .. "/e.gz" -- long enough for deflate to hold as much
-    assert(os.execute(("(printf '\\0\\0\\10\\1\\100\\0\\0\\1'; head -c 2M /dev/urandom) | gzip -c > '%s'"):format(path)))
+    local content = "printf '\\0\\0\\10\\1\\100\\0\\0\\1'; head -c 2M /dev/urandom"
+    assert(os.execute(("(%s) | gzip -c > '%s'"):format(content, path)))
     reads(failing, path, 2 * MIB, "1073741825 bytes, more than the limit of 1073741824")
   end)
 end)
