@@ -293,6 +293,7 @@ static int new_transform(lua_State *L) {
     t->p[k] = lua_tonumber(L, -1);
     lua_pop(L, 1);
   }
+  dlua_bind_check(L, dlua_transform_check(t));
   return 1;
 }
 
