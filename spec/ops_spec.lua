@@ -361,8 +361,8 @@ for _, name in ipairs(names) do
   end)
 end
 
-describe("failing allocations", function()
-  it("happen often enough", function() -- see faults_spec
+describe("injected failures", function()
+  it("are many", function() -- see faults_spec
     assert.is_true(live.injections * live.step >= 13500, live.injections .. " allocations were made to fail")
   end)
 end)
