@@ -117,6 +117,11 @@ uint64_t dlua_allocation_count(void); // allocations tried so far, to learn how 
 // injection. NULL on failure with the message set.
 void *dlua_new(size_t bytes);
 void dlua_delete(void *object, size_t bytes);
+// The same for what is freed without saying how large it was: blocks that libraries ask for, and
+// copies of texts. NULL may be deleted.
+void *dlua_new_block(size_t bytes);
+char *dlua_new_text(const char *text);
+void dlua_delete_block(void *block);
 
 // ---------------------------------------------------------------- tensors
 

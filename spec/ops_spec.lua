@@ -382,11 +382,17 @@ for _, name in ipairs(names) do
       it("has right second derivatives", function() each_sample(op, has_gradient_samples(samples), check_second) end)
     end
     it("survives failing allocations", function()
-      each_sample(op, os.getenv "DLUA_FAULT_ALL" and samples or {samples[1]}, check_allocations)
+      each_sample(op, os.getenv "DLUA_FAULT_ALL" and samples or {samples[1], samples[#samples]}, check_allocations)
     end)
     it("survives memory that has run out", function() check_allocations(op, samples[1], true) end)
     it("refuses wrong arguments", function() check_fuzz(op, samples) end)
   end)
 end
+
+describe("injected failures", function()
+  it("are many", function() -- see faults_spec
+    assert.is_true(live.injections * live.step >= 13500, live.injections .. " allocations were made to fail")
+  end)
+end)
 
 teardown(function() print(("%d allocations were made to fail"):format(live.injections)) end)
