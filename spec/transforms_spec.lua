@@ -189,6 +189,14 @@ describe("RandomAffine and RandomRotation", function()
       fill = 0.5})(x), 1e-5)
   end)
 
+  it("fill what comes from farther away than an integer counts", function()
+    local x = dlua.ones(1, 3, 3)
+    local one = dlua.tensor {{{0, 0, 0}, {0, 1, 0}, {0, 0, 0}}}
+    for _, interpolation in ipairs {"nearest", "bilinear"} do
+      near(one, T.RandomAffine({0, 0}, {scale = {1e-300, 1e-300}, interpolation = interpolation})(x), 0)
+    end
+  end)
+
   it("check their ranges", function()
     fails(function() T.RandomAffine(10, {translate = 2}) end, "translate")
     fails(function() T.RandomAffine(10, {scale = {0, 1}}) end, "scale")
