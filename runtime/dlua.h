@@ -36,6 +36,7 @@ typedef enum dlua_status {
   DLUA_NO_MEMORY,    // host or device memory is spent; a smaller call works
   DLUA_BAD_FILE,     // the outside world: missing, truncated or corrupt files
   DLUA_BAD_DEVICE,   // a device or its library failed or is missing
+  DLUA_BAD_EARLIER,  // an earlier call's mistake, seen only now; the message ends with its place
   DLUA_BAD_STATE,    // right call, wrong moment: a freed graph, a changed saved tensor
   DLUA_DECLINED,     // a fast kernel is not for these arguments; never leaves dlua_run
 } dlua_status;
