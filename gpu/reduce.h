@@ -16,7 +16,7 @@
 // reduced elements where those are next to each other (1 to 32 lanes or a whole block per result),
 // else along the kept ones. Few results of many elements are cut into pieces by their shape alone,
 // whose states a second kernel joins: the whole GPU works, and the bits are the same each time.
-// Refused: atomics on floats, and a state of more than 16 bytes.
+// Refused: atomics on floats, and large states.
 #ifndef DLUA_GPU_REDUCE_H
 #define DLUA_GPU_REDUCE_H
 
@@ -141,11 +141,44 @@ template <class C> struct Sum : Adds<C> {
   }
 };
 
+// ---------------------------------------------------------------- sums of exponentials
+
+// The largest x so far, and the sum of exp(x - largest), where an infinite one is not subtracted. A
+// nan never is the largest, but makes the sum one.
+template <class C> struct Exponents {
+  struct State {
+    double sum;
+    C top;
+  };
+  __device__ static C shift(C top) { return top - top == C(0) ? top : C(0); }
+  __device__ State first() const { return {0, C(-INFINITY)}; }
+  __device__ void raise(State *s, C top) const {
+    if (!(top > s->top)) return;
+    if (s->sum != 0) s->sum *= exp(shift(s->top) - shift(top));
+    s->top = top;
+  }
+  template <int W> __device__ void add_some(State *s, const C (&x)[W]) const {
+    C top = x[0];
+    for (int i = 1; i < W; i++) top = x[i] > top || top != top ? x[i] : top;
+    raise(s, top);
+    for (int i = 0; i < W; i++) s->sum += exp(x[i] - shift(s->top));
+  }
+  __device__ void join(State *s, const State &other) const {
+    State rest = other;
+    raise(s, rest.top), raise(&rest, s->top);
+    s->sum += rest.sum;
+  }
+  // The sum of exp(x - largest) with nothing left out: a row whose largest is infinite has none.
+  __device__ static double sum_of(const State &s) {
+    return s.top - s.top == C(0) ? s.sum : double(NAN);
+  }
+};
+
 // ---------------------------------------------------------------- joining threads
 
 template <class S> __device__ inline S from_lane(S s, int mask) {
   using Word = std::conditional_t<sizeof(S) % 8 == 0, unsigned long long, unsigned>;
-  static_assert(sizeof(S) % sizeof(Word) == 0 && sizeof(S) <= 16);
+  static_assert(sizeof(S) % sizeof(Word) == 0 && sizeof(S) <= 24);
   Word words[sizeof(S) / sizeof(Word)];
   memcpy(words, &s, sizeof s);
   for (Word &word : words) word = __shfl_xor_sync(~0u, word, mask);

@@ -107,32 +107,12 @@ struct Norm : Plain {
 
 // ---------------------------------------------------------------- logsumexp
 
-// The largest element so far, and the sum of exp(x - largest); infinite ones are not subtracted. A
-// nan never is the largest, but makes the sum one.
-template <class C> struct LogSumExp : Plain {
-  struct State {
-    double sum;
-    C top;
-  };
+template <class C> struct LogSumExp : Plain, Exponents<C> {
+  using State = typename Exponents<C>::State;
   Result y;
-  __device__ static C shift(C top) { return top - top == C(0) ? top : C(0); }
-  __device__ State first() const { return {0, C(-INFINITY)}; }
-  __device__ void raise(State *s, C top) const {
-    if (!(top > s->top)) return;
-    if (s->sum != 0) s->sum *= exp(shift(s->top) - shift(top));
-    s->top = top;
-  }
-  __device__ void add(State *s, C x, int64_t, None) const {
-    raise(s, x);
-    s->sum += exp(x - shift(s->top));
-  }
-  __device__ void join(State *s, const State &other) const {
-    State rest = other;
-    raise(s, rest.top), raise(&rest, s->top);
-    s->sum += rest.sum;
-  }
+  __device__ void add(State *s, C x, int64_t, None) const { this->add_some(s, {x}); }
   __device__ void finish(const State &s, int64_t o, None) const {
-    y.put(o, log(s.sum) + double(shift(s.top)));
+    y.put(o, log(s.sum) + double(this->shift(s.top)));
   }
 };
 
@@ -196,7 +176,7 @@ extern "C" dlua_status dlua_gpu_norm(const dlua_args *a) {
 extern "C" dlua_status dlua_gpu_logsumexp(const dlua_args *a) {
   dlua_reduction r = reduction_of(a->in[0], dims_of(a), true);
   return with_loader<FLOATS>(a->in[0], [&](auto load) {
-    return fold(a, r, load, LogSumExp<element<decltype(load)>>{{}, result_of(a->out[0])});
+    return fold(a, r, load, LogSumExp<element<decltype(load)>>{{}, {}, result_of(a->out[0])});
   });
 }
 
