@@ -132,7 +132,8 @@ inline Result result_of(const dlua_tensor *y) {
 template <class C> struct Sum : Adds<C> {
   Result y;
   double scale;
-  Sum(const dlua_tensor *out, double scale) : y(result_of(out)), scale(scale) {}
+  Sum(const Result &y, double scale) : y(y), scale(scale) {}
+  Sum(const dlua_tensor *out, double scale) : Sum(result_of(out), scale) {}
   __device__ void finish(const typename Adds<C>::State &s, int64_t o, None) const {
     if constexpr (std::is_integral<C>::value)
       y.put(o, int64_t(s));
