@@ -101,6 +101,14 @@ static void describe(char *text, size_t n, const remembered *call, const dlua_fa
     snprintf(text, n, "p %g at position %lld is outside 0..1", real,
              (long long)fault->position + 1);
     return;
+  case DLUA_FAULT_SCORE:
+    snprintf(text, n, "x %g at position %lld is outside 0..1; bce_with_logits takes scores (x %s)",
+             real, (long long)fault->position + 1, x);
+    return;
+  case DLUA_FAULT_LABEL:
+    snprintf(text, n, "target %lld at position %lld is outside 1..%lld (class labels start at 1)",
+             (long long)fault->value, (long long)fault->position + 1, (long long)fault->extent);
+    return;
   }
 }
 

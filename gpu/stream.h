@@ -30,6 +30,8 @@ typedef enum dlua_fault_kind {
   DLUA_FAULT_DIVISOR,     // an integer divisor is 0
   DLUA_FAULT_EXPONENT,    // an integer exponent is negative
   DLUA_FAULT_PROBABILITY, // the double whose bits are value is outside 0..1
+  DLUA_FAULT_SCORE,       // the same, where a score was taken for a probability
+  DLUA_FAULT_LABEL,       // value is no class of 1..extent
 } dlua_fault_kind;
 
 // Where a kernel leaves word of that. The first fault stays until the host has seen it; the call, its
