@@ -104,9 +104,7 @@ template <int N> int64_t widen_units(Walk<N> *w, int moved, int64_t width) {
 // Runs f with a value of a type of that many bytes, and with one of the type to count up to n in:
 // division of 32 bits is much the cheaper one.
 template <class F> dlua_status with_unit(int64_t unit, int64_t n, F f) {
-  auto sized = [&](auto type) {
-    return n <= INT32_MAX ? f(type, uint32_t()) : f(type, int64_t());
-  };
+  auto sized = [&](auto type) { return n <= INT32_MAX ? f(type, uint32_t()) : f(type, int64_t()); };
   switch (unit) {
   case 1: return sized(uint8_t());
   case 2: return sized(uint16_t());
@@ -118,9 +116,7 @@ template <class F> dlua_status with_unit(int64_t unit, int64_t n, F f) {
 
 // The same for kernels that take single elements.
 template <class F> dlua_status with_element(int64_t width, int64_t n, F f) {
-  auto sized = [&](auto type) {
-    return n <= INT32_MAX ? f(type, uint32_t()) : f(type, int64_t());
-  };
+  auto sized = [&](auto type) { return n <= INT32_MAX ? f(type, uint32_t()) : f(type, int64_t()); };
   switch (width) {
   case 1: return sized(uint8_t());
   case 2: return sized(uint16_t());
@@ -132,8 +128,7 @@ template <class F> dlua_status with_element(int64_t width, int64_t n, F f) {
 // ---------------------------------------------------------------- in kernels
 
 // Where position k is: of every operand the sum of its steps.
-template <class I, int N>
-__device__ inline void find(const Walk<N> &w, I k, int64_t (&at)[N]) {
+template <class I, int N> __device__ inline void find(const Walk<N> &w, I k, int64_t (&at)[N]) {
   for (int i = 0; i < N; i++) at[i] = 0;
   for (int d = w.ndim - 1; d > 0; d--) {
     I size = (I)w.size[d], rest = k / size, here = k - rest * size;

@@ -148,8 +148,8 @@ template <class To, class From> __global__ void convert_packed(To *y, const From
 
 template <class To, class From> dlua_status convert(const dlua_args *a) {
   int64_t n = dlua_numel(a->out[0]);
-  return launch(a, convert_packed<To, From>, blocks_for(n / QUAD + 1), THREADS,
-                data<To>(a->out[0]), data<From>(a->in[0]), n);
+  return launch(a, convert_packed<To, From>, blocks_for(n / QUAD + 1), THREADS, data<To>(a->out[0]),
+                data<From>(a->in[0]), n);
 }
 
 // The pairs that training in mixed precision and image input meet all the time; DLUA_DECLINED for
