@@ -82,9 +82,10 @@ dlua_status dlua_gpu_fill_bytes(int index, void *dst, int byte, size_t bytes) {
 static dlua_status report(stream *s, const dlua_bad_index *bad) {
   const remembered *call = &s->ring[bad->call % REMEMBERED];
   bool known = call->call == bad->call;
-  return dlua_fail(DLUA_BAD_ARGUMENT, "%s: index %lld at position %lld is outside 1..%lld%s%s",
+  return dlua_fail(DLUA_BAD_ARGUMENT, "%s: index %lld at position %lld is outside 1..%lld%s%s%s",
                    known ? call->op->name : "an earlier call", (long long)bad->value,
                    (long long)bad->position + 1, (long long)bad->extent,
+                   bad->value == 0 ? " (indices start at 1)" : "",
                    known && call->where[0] ? "  " : "", known ? call->where : "");
 }
 
@@ -132,6 +133,13 @@ dlua_status dlua_gpu_synchronize(int index) {
 }
 
 // ---------------------------------------------------------------- kernels
+
+dlua_status dlua_gpu_queue(int index, void **queue) {
+  stream *s;
+  DLUA_TRY(use(index, &s));
+  *queue = s->queue;
+  return DLUA_OK;
+}
 
 dlua_status dlua_gpu_launch(const dlua_args *a, const void *kernel, const unsigned blocks[3],
                             const unsigned threads[3], void **arguments) {

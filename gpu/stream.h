@@ -24,6 +24,10 @@ dlua_status dlua_gpu_synchronize(int index);
 dlua_status dlua_gpu_launch(const dlua_args *a, const void *kernel, const unsigned blocks[3],
                             const unsigned threads[3], void **arguments);
 
+// A device's queue, a cudaStream_t, for libraries that launch kernels by themselves. Makes the device
+// current.
+dlua_status dlua_gpu_queue(int index, void **queue);
+
 // Where a kernel that meets an index outside 1..extent leaves word of it. The first one stays until
 // the host has seen it; the call and the script's line are remembered when the kernel is queued.
 typedef struct dlua_bad_index {
