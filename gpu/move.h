@@ -12,6 +12,9 @@ dlua_status dlua_gpu_move(const dlua_args *a, const dlua_tensor *to, const dlua_
 // goes in place.
 dlua_status dlua_gpu_start_from(const dlua_args *a);
 
+// The low bytes of a number in a dtype.
+uint64_t dlua_gpu_bits(uint8_t dtype, const dlua_value *number);
+
 // Device memory until the end of the block of code: what is queued by then may use it.
 struct Scratch {
   dlua_device *device = nullptr;

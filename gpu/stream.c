@@ -15,6 +15,7 @@ typedef struct remembered {
   uint64_t call;
   const dlua_op *op;
   char where[120];
+  char before[64], after[240]; // the message around the value, if it is not about an index
 } remembered;
 
 typedef struct stream {
@@ -38,6 +39,13 @@ static dlua_status use(int index, stream **s) {
   *s = &streams[index];
   CUDA_TRY(cudaSetDevice, index);
   if (!(*s)->queue) CUDA_TRY(cudaStreamCreateWithFlags, &(*s)->queue, cudaStreamNonBlocking);
+  return DLUA_OK;
+}
+
+dlua_status dlua_gpu_queue(int index, void **queue) {
+  stream *s;
+  DLUA_TRY(use(index, &s));
+  *queue = s->queue;
   return DLUA_OK;
 }
 
@@ -82,11 +90,16 @@ dlua_status dlua_gpu_fill_bytes(int index, void *dst, int byte, size_t bytes) {
 static dlua_status report(stream *s, const dlua_bad_index *bad) {
   const remembered *call = &s->ring[bad->call % REMEMBERED];
   bool known = call->call == bad->call;
+  const char *name = known ? call->op->name : "an earlier call", *where = known ? call->where : "";
+  const char *gap = where[0] ? "  " : "";
+  if (known && call->before[0]) {
+    return dlua_fail(DLUA_BAD_ARGUMENT, "%s: %s %lld %s%s%s", name, call->before,
+                     (long long)bad->value, call->after, gap, where);
+  }
   return dlua_fail(DLUA_BAD_ARGUMENT, "%s: index %lld at position %lld is outside 1..%lld%s%s%s",
-                   known ? call->op->name : "an earlier call", (long long)bad->value,
-                   (long long)bad->position + 1, (long long)bad->extent,
-                   bad->value == 0 ? " (indices start at 1)" : "",
-                   known && call->where[0] ? "  " : "", known ? call->where : "");
+                   name, (long long)bad->value, (long long)bad->position + 1,
+                   (long long)bad->extent, bad->value == 0 ? " (indices start at 1)" : "", gap,
+                   where);
 }
 
 // Waits; then reads the cell if a kernel may have written to it since.
@@ -102,6 +115,11 @@ static dlua_status wait(stream *s) {
 }
 
 dlua_status dlua_gpu_index_check(const dlua_args *a, dlua_index_check *check) {
+  return dlua_gpu_value_check(a, "", "", check);
+}
+
+dlua_status dlua_gpu_value_check(const dlua_args *a, const char *before, const char *after,
+                                 dlua_index_check *check) {
   stream *s;
   DLUA_TRY(use(a->device->index, &s));
   if (!s->cell) {
@@ -112,6 +130,8 @@ dlua_status dlua_gpu_index_check(const dlua_args *a, dlua_index_check *check) {
   }
   remembered *call = &s->ring[++s->calls % REMEMBERED];
   call->call = s->calls, call->op = a->op;
+  snprintf(call->before, sizeof call->before, "%s", before);
+  snprintf(call->after, sizeof call->after, "%s", after);
   dlua_gpu_host->where(call->where, sizeof call->where);
   *check = (dlua_index_check){s->cell, s->calls};
   return DLUA_OK;
@@ -133,13 +153,6 @@ dlua_status dlua_gpu_synchronize(int index) {
 }
 
 // ---------------------------------------------------------------- kernels
-
-dlua_status dlua_gpu_queue(int index, void **queue) {
-  stream *s;
-  DLUA_TRY(use(index, &s));
-  *queue = s->queue;
-  return DLUA_OK;
-}
 
 dlua_status dlua_gpu_launch(const dlua_args *a, const void *kernel, const unsigned blocks[3],
                             const unsigned threads[3], void **arguments) {

@@ -20,13 +20,12 @@ dlua_status dlua_gpu_copy(int index, void *dst, const void *src, size_t bytes);
 dlua_status dlua_gpu_fill_bytes(int index, void *dst, int byte, size_t bytes);
 dlua_status dlua_gpu_synchronize(int index);
 
+// Makes a device current; *queue is its cudaStream_t, for calls of other libraries.
+dlua_status dlua_gpu_queue(int index, void **queue);
+
 // Queues a kernel of the call's device; a kernel of no blocks is no work. For launch() in kernel.h.
 dlua_status dlua_gpu_launch(const dlua_args *a, const void *kernel, const unsigned blocks[3],
                             const unsigned threads[3], void **arguments);
-
-// A device's queue, a cudaStream_t, for libraries that launch kernels by themselves. Makes the device
-// current.
-dlua_status dlua_gpu_queue(int index, void **queue);
 
 // Where a kernel that meets an index outside 1..extent leaves word of it. The first one stays until
 // the host has seen it; the call and the script's line are remembered when the kernel is queued.
@@ -42,6 +41,9 @@ typedef struct dlua_index_check {
 
 // What the next kernel of this call gets to check its indices with.
 dlua_status dlua_gpu_index_check(const dlua_args *a, dlua_index_check *check);
+// The same for another number that only a kernel knows: the message is "op: before value after".
+dlua_status dlua_gpu_value_check(const dlua_args *a, const char *before, const char *after,
+                                 dlua_index_check *check);
 
 #ifdef __cplusplus
 }

@@ -81,13 +81,14 @@ template <int N> void merge(Walk<N> *w) {
 }
 
 // Makes units of several elements where the first `moved` operands lie side by side in the last
-// dimension and the others stand still there. Returns the bytes of a unit.
-template <int N> int64_t widen_units(Walk<N> *w, int moved, int64_t width) {
+// dimension and the others stand still there; step is one that a kernel adds itself. Returns the
+// bytes of a unit.
+template <int N> int64_t widen_units(Walk<N> *w, int moved, int64_t width, int64_t step = 0) {
   int last = w->ndim - 1;
   for (int k = 0; k < N; k++)
     if (w->step[k][last] != (k < moved ? width : 0)) return width;
   for (int64_t unit = 16; unit > width; unit /= 2) {
-    bool fits = w->size[last] * width % unit == 0;
+    bool fits = w->size[last] * width % unit == 0 && step % unit == 0;
     for (int k = 0; k < moved; k++) {
       fits = fits && (uintptr_t)w->data[k] % (uintptr_t)unit == 0;
       for (int d = 0; d < last; d++) fits = fits && w->step[k][d] % unit == 0;

@@ -204,6 +204,27 @@ dlua_status Source::open(const dlua_args *a, int k) {
   return dlua_gpu_move(a, &tensor, x);
 }
 
+namespace {
+
+template <class T> uint64_t bits_of(T value) {
+  uint64_t bits = 0;
+  memcpy(&bits, &value, sizeof value);
+  return bits;
+}
+
+} // namespace
+
+uint64_t dlua_gpu_bits(uint8_t dtype, const dlua_value *number) {
+  switch (dtype) {
+  case DLUA_F32: return bits_of((float)number->f);
+  case DLUA_F64: return bits_of(number->f);
+  case DLUA_BF16: return bits_of(bf16((float)number->f));
+  case DLUA_F16: return bits_of(f16((float)number->f));
+  case DLUA_BOOL: return number->is_int ? number->i != 0 : number->f != 0;
+  default: return (uint64_t)(number->is_int ? number->i : (int64_t)number->f);
+  }
+}
+
 extern "C" dlua_status dlua_gpu_clone(const dlua_args *a) {
   return dlua_gpu_move(a, a->out[0], a->in[0]);
 }

@@ -24,8 +24,7 @@ dlua_status run_gather(const dlua_args *a, bool slices) {
   Entries e;
   DLUA_TRY(e.open(a, a->in[0], a->out[0], slices));
   merge(&e.walk);
-  bool rows = slices && e.in.step % 16 == 0; // or a row may begin inside a unit
-  int64_t width = width_of(a->out[0]), unit = rows ? widen_units(&e.walk, 2, width) : width;
+  int64_t unit = widen_units(&e.walk, 2, width_of(a->out[0]), e.in.step);
   return with_unit(unit, e.walk.count, [&](auto type, auto count) {
     return launch(a, gather_units<decltype(type), decltype(count)>, blocks_for(e.walk.count),
                   THREADS, e.walk, e.in);
@@ -86,8 +85,7 @@ dlua_status write_entries(const dlua_args *a, const Entries &e) {
   DLUA_TRY(find_last(a, e, p, &owner));
   Walk<OPERANDS + 1> w = with_places(e, p);
   merge(&w);
-  bool rows = e.slices && e.in.step % 16 == 0;
-  int64_t width = width_of(a->out[0]), unit = rows ? widen_units(&w, 2, width) : width;
+  int64_t unit = widen_units(&w, 2, width_of(a->out[0]), e.in.step);
   return with_unit(unit, w.count, [&](auto type, auto count) {
     return launch(a, write_last<decltype(type), decltype(count)>, blocks_for(w.count), THREADS, w,
                   e.in, owner.as<Owner>(), p.next);

@@ -76,30 +76,13 @@ void read_before(const dlua_value *pad, int ndim, int64_t *before) {
   for (int k = 0; k < pad->n / 2; k++) before[ndim - 1 - k] = pad->v[2 * k];
 }
 
-template <class T> uint64_t bits_of(T value) {
-  uint64_t bits = 0;
-  memcpy(&bits, &value, sizeof value);
-  return bits;
-}
-
-uint64_t fill_bits(uint8_t dtype, double value) {
-  switch (dtype) {
-  case DLUA_F32: return bits_of((float)value);
-  case DLUA_F64: return bits_of(value);
-  case DLUA_BF16: return bits_of(bf16((float)value));
-  case DLUA_F16: return bits_of(f16((float)value));
-  case DLUA_BOOL: return value != 0;
-  default: return (uint64_t)(int64_t)value;
-  }
-}
-
 } // namespace
 
 extern "C" dlua_status dlua_gpu_pad(const dlua_args *a) {
   const dlua_tensor *x = a->in[0];
   Shown s = shown_as((int)a->num[1].i);
   read_before(&a->num[0], x->ndim, s.before);
-  s.fill = fill_bits(x->dtype, a->num[2].f);
+  s.fill = dlua_gpu_bits(x->dtype, &a->num[2]);
   return dlua_gpu_show(a, s);
 }
 
