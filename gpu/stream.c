@@ -43,6 +43,13 @@ static dlua_status use(int index, stream **s) {
   return DLUA_OK;
 }
 
+dlua_status dlua_gpu_queue(int index, void **queue) {
+  stream *s;
+  DLUA_TRY(use(index, &s));
+  *queue = s->queue;
+  return DLUA_OK;
+}
+
 // ---------------------------------------------------------------- memory
 
 dlua_status dlua_gpu_alloc(int index, size_t bytes, void **block) {
@@ -89,8 +96,9 @@ static void describe(char *text, size_t n, const remembered *call, const dlua_fa
   memcpy(&real, &fault->value, sizeof real);
   switch (fault->kind) {
   case DLUA_FAULT_INDEX:
-    snprintf(text, n, "index %lld at position %lld is outside 1..%lld", (long long)fault->value,
-             (long long)fault->position + 1, (long long)fault->extent);
+    snprintf(text, n, "index %lld at position %lld is outside 1..%lld%s", (long long)fault->value,
+             (long long)fault->position + 1, (long long)fault->extent,
+             fault->value == 0 ? " (indices start at 1)" : "");
     return;
   case DLUA_FAULT_DIVISOR: snprintf(text, n, "integer division by zero (x %s, y %s)", x, y); return;
   case DLUA_FAULT_EXPONENT:
@@ -104,6 +112,14 @@ static void describe(char *text, size_t n, const remembered *call, const dlua_fa
   case DLUA_FAULT_SCORE:
     snprintf(text, n, "x %g at position %lld is outside 0..1; bce_with_logits takes scores (x %s)",
              real, (long long)fault->position + 1, x);
+    return;
+  case DLUA_FAULT_SOURCE:
+    snprintf(text, n, "mask is true at %lld positions but source has %lld elements (x %s, mask %s)",
+             (long long)fault->value, (long long)fault->extent, x, y);
+    return;
+  case DLUA_FAULT_GRADIENT:
+    snprintf(text, n, "the gradient of parameter %lld is not finite, nothing was changed",
+             (long long)fault->value);
     return;
   case DLUA_FAULT_LABEL:
     snprintf(text, n, "target %lld at position %lld is outside 1..%lld (class labels start at 1)",

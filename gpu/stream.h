@@ -20,6 +20,9 @@ dlua_status dlua_gpu_copy(int index, void *dst, const void *src, size_t bytes);
 dlua_status dlua_gpu_fill_bytes(int index, void *dst, int byte, size_t bytes);
 dlua_status dlua_gpu_synchronize(int index);
 
+// Makes a device current; *queue is its cudaStream_t, for calls of other libraries.
+dlua_status dlua_gpu_queue(int index, void **queue);
+
 // Queues a kernel of the call's device; a kernel of no blocks is no work. For launch() in kernel.h.
 dlua_status dlua_gpu_launch(const dlua_args *a, const void *kernel, const unsigned blocks[3],
                             const unsigned threads[3], void **arguments);
@@ -32,6 +35,8 @@ typedef enum dlua_fault_kind {
   DLUA_FAULT_PROBABILITY, // the double whose bits are value is outside 0..1
   DLUA_FAULT_SCORE,       // the same, where a score was taken for a probability
   DLUA_FAULT_LABEL,       // value is no class of 1..extent
+  DLUA_FAULT_SOURCE,      // a mask has value places for a source of extent elements
+  DLUA_FAULT_GRADIENT,    // of parameter number value, is not finite
 } dlua_fault_kind;
 
 // Where a kernel leaves word of that. The first fault stays until the host has seen it; the call, its
