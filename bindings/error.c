@@ -131,6 +131,10 @@ void dlua_bind_check(lua_State *L, dlua_status status) {
   if (status == DLUA_OK) return;
   if (dlua_bind_raise_pending(L)) return;
   if (status == DLUA_NO_MEMORY) raise_no_memory(L);
+  if (status == DLUA_BAD_EARLIER) {
+    lua_pushstring(L, dlua_message());
+    lua_error(L);
+  }
   char text[1024]; // the message may be replaced while the layer path is looked for
   snprintf(text, sizeof text, "%s", dlua_message());
   dlua_bind_raise_text(L, text);

@@ -6,7 +6,6 @@
 // of it: they outlive scopes. Outputs among them would make the node own itself; they are stored
 // detached and tied to the node again for the time of backward. Tensors in ctx that were changed in
 // place since are an error, as for any op.
-#include <stdlib.h>
 #include <string.h>
 
 #include "../runtime/grad.h"
@@ -40,7 +39,7 @@ void dlua_bind_drain(lua_State *L) {
   while (r) {
     record *next = r->next;
     luaL_unref(L, LUA_REGISTRYINDEX, r->ref);
-    free(r);
+    dlua_delete(r, sizeof *r);
     r = next;
   }
 }
@@ -310,10 +309,10 @@ static int call_function(lua_State *L) {
   refuse_released(L, nin, &found);
   int nout = read_outputs(L, ctx + 1, nin, in, out);
   found.ref = reference(L, ctx, nout, out);
-  record *kept = malloc(sizeof *kept);
+  record *kept = dlua_new(sizeof *kept);
   if (!kept) {
     luaL_unref(L, LUA_REGISTRYINDEX, found.ref);
-    return dlua_bind_raise(L, "Function: no memory");
+    dlua_bind_check(L, DLUA_NO_MEMORY);
   }
   *kept = found;
   dlua_bind_check(L, dlua_record_custom(nin, in, nout, out, back, drop, kept));

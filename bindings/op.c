@@ -6,7 +6,6 @@
 // for numbers are always released. Only call_op raises, with nothing in hand. The boxes of the
 // results are made before the op runs.
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "../runtime/words.h"
@@ -94,8 +93,8 @@ static dlua_status read_list(call *c, int k, int index) {
   if (!lua_istable(c->L, index)) return wrong_type(c, name, "a table of tensors", index);
   int count = (int)lua_rawlen(c->L, index);
   if (k + count > DLUA_MAX_IN) {
-    dlua_tensor **in = malloc(sizeof *in * (size_t)(k + count));
-    if (!in) return dlua_fail(DLUA_NO_MEMORY, "%s: no memory for %d tensors", c->b->name, count);
+    dlua_tensor **in = dlua_new_block(sizeof *in * (size_t)(k + count));
+    if (!in) return DLUA_NO_MEMORY;
     memcpy(in, c->a.in, sizeof *in * (size_t)k);
     c->a.in = in;
   }
@@ -374,7 +373,7 @@ static dlua_status perform(call *c) {
   dlua_status status = read_arguments(c);
   if (status == DLUA_OK) status = dlua_run(&c->a);
   while (c->nmade > 0) drop_made(c->made[--c->nmade]);
-  if (c->a.in != c->a.slots) free(c->a.in);
+  if (c->a.in != c->a.slots) dlua_delete_block(c->a.in);
   return status;
 }
 

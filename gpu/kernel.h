@@ -145,16 +145,23 @@ dlua_status launch(const dlua_args *a, void (*kernel)(P...), dim3 blocks, dim3 t
       values);
 }
 
-// ---------------------------------------------------------------- indices
+// ---------------------------------------------------------------- indices and other values
+
+// Leaves word for the host, unless an earlier fault has not been seen yet.
+__device__ inline void note_fault(const dlua_index_check &check, dlua_fault_kind kind,
+                                  int64_t value, int64_t position, int64_t extent) {
+  if (atomicCAS((unsigned long long *)&check.cell->call, 0ull, check.call) == 0) {
+    check.cell->kind = kind, check.cell->value = value;
+    check.cell->position = position, check.cell->extent = extent;
+  }
+}
 
 // Turns a 1-based index into a 0-based one; false, and word of it for the host, where it is
 // outside 1..extent. The kernel then leaves the element out.
 __device__ inline bool index_at(const dlua_index_check &check, int64_t value, int64_t position,
                                 int64_t extent, int64_t *index) {
   if (value >= 1 && value <= extent) return *index = value - 1, true;
-  if (atomicCAS((unsigned long long *)&check.cell->call, 0ull, check.call) == 0) {
-    check.cell->value = value, check.cell->position = position, check.cell->extent = extent;
-  }
+  note_fault(check, DLUA_FAULT_INDEX, value, position, extent);
   return false;
 }
 

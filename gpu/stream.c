@@ -10,18 +10,20 @@
 
 enum { MOST_DEVICES = 16, REMEMBERED = 256 };
 
-// A call whose kernel checks indices, kept until its error could have been seen.
+// A call whose kernel checks values, kept until its error could have been seen.
 typedef struct remembered {
   uint64_t call;
   const dlua_op *op;
+  int ndim[2]; // of its first two inputs
+  int64_t size[2][DLUA_MAX_DIMS];
   char where[120];
 } remembered;
 
 typedef struct stream {
   cudaStream_t queue;
-  dlua_bad_index *cell; // on the device
-  uint64_t calls;       // that check indices
-  uint64_t checked;     // of those, how many had been queued when the cell was last read
+  dlua_fault *cell; // on the device
+  uint64_t calls;   // that check values
+  uint64_t checked; // of those, how many had been queued when the cell was last read
   remembered ring[REMEMBERED];
 } stream;
 
@@ -38,6 +40,13 @@ static dlua_status use(int index, stream **s) {
   *s = &streams[index];
   CUDA_TRY(cudaSetDevice, index);
   if (!(*s)->queue) CUDA_TRY(cudaStreamCreateWithFlags, &(*s)->queue, cudaStreamNonBlocking);
+  return DLUA_OK;
+}
+
+dlua_status dlua_gpu_queue(int index, void **queue) {
+  stream *s;
+  DLUA_TRY(use(index, &s));
+  *queue = s->queue;
   return DLUA_OK;
 }
 
@@ -77,27 +86,70 @@ dlua_status dlua_gpu_fill_bytes(int index, void *dst, int byte, size_t bytes) {
   return DLUA_OK;
 }
 
-// ---------------------------------------------------------------- bad indices
+// ---------------------------------------------------------------- bad values
 
-static dlua_status report(stream *s, const dlua_bad_index *bad) {
-  const remembered *call = &s->ring[bad->call % REMEMBERED];
-  bool known = call->call == bad->call;
-  return dlua_fail(DLUA_BAD_ARGUMENT, "%s: index %lld at position %lld is outside 1..%lld%s%s",
-                   known ? call->op->name : "an earlier call", (long long)bad->value,
-                   (long long)bad->position + 1, (long long)bad->extent,
-                   known && call->where[0] ? "  " : "", known ? call->where : "");
+// What is wrong, in the words of the CPU's kernels.
+static void describe(char *text, size_t n, const remembered *call, const dlua_fault *fault) {
+  const char *x = dlua_sizes_text(call->ndim[0], call->size[0]);
+  const char *y = dlua_sizes_text(call->ndim[1], call->size[1]);
+  double real;
+  memcpy(&real, &fault->value, sizeof real);
+  switch (fault->kind) {
+  case DLUA_FAULT_INDEX:
+    snprintf(text, n, "index %lld at position %lld is outside 1..%lld%s", (long long)fault->value,
+             (long long)fault->position + 1, (long long)fault->extent,
+             fault->value == 0 ? " (indices start at 1)" : "");
+    return;
+  case DLUA_FAULT_DIVISOR: snprintf(text, n, "integer division by zero (x %s, y %s)", x, y); return;
+  case DLUA_FAULT_EXPONENT:
+    snprintf(text, n,
+             "an integer to a negative power is no integer; use a float tensor (x %s, y %s)", x, y);
+    return;
+  case DLUA_FAULT_PROBABILITY:
+    snprintf(text, n, "p %g at position %lld is outside 0..1", real,
+             (long long)fault->position + 1);
+    return;
+  case DLUA_FAULT_SCORE:
+    snprintf(text, n, "x %g at position %lld is outside 0..1; bce_with_logits takes scores (x %s)",
+             real, (long long)fault->position + 1, x);
+    return;
+  case DLUA_FAULT_SOURCE:
+    snprintf(text, n, "mask is true at %lld positions but source has %lld elements (x %s, mask %s)",
+             (long long)fault->value, (long long)fault->extent, x, y);
+    return;
+  case DLUA_FAULT_GRADIENT:
+    snprintf(text, n, "the gradient of parameter %lld is not finite, nothing was changed",
+             (long long)fault->value);
+    return;
+  case DLUA_FAULT_LABEL:
+    snprintf(text, n, "target %lld at position %lld is outside 1..%lld (class labels start at 1)",
+             (long long)fault->value, (long long)fault->position + 1, (long long)fault->extent);
+    return;
+  }
+}
+
+static dlua_status report(stream *s, const dlua_fault *fault) {
+  static const remembered forgotten;
+  const remembered *call = &s->ring[fault->call % REMEMBERED];
+  if (call->call != fault->call) call = &forgotten;
+  char text[512];
+  describe(text, sizeof text, call, fault);
+  const char *name = call->op ? call->op->name : "an earlier call";
+  if (!call->where[0]) return dlua_fail(DLUA_BAD_ARGUMENT, "%s: %s", name, text);
+  return dlua_fail(DLUA_BAD_EARLIER, "%s: %s  %s", name, text, call->where);
 }
 
 // Waits; then reads the cell if a kernel may have written to it since.
 static dlua_status wait(stream *s) {
-  dlua_bad_index bad = {0};
+  dlua_fault fault = {0};
   bool look = s->cell && s->checked < s->calls;
-  if (look) CUDA_TRY(cudaMemcpyAsync, &bad, s->cell, sizeof bad, cudaMemcpyDeviceToHost, s->queue);
+  if (look)
+    CUDA_TRY(cudaMemcpyAsync, &fault, s->cell, sizeof fault, cudaMemcpyDeviceToHost, s->queue);
   CUDA_TRY(cudaStreamSynchronize, s->queue);
   s->checked = s->calls;
-  if (!look || bad.call == 0) return DLUA_OK;
+  if (!look || fault.call == 0) return DLUA_OK;
   CUDA_TRY(cudaMemsetAsync, s->cell, 0, sizeof *s->cell, s->queue);
-  return report(s, &bad);
+  return report(s, &fault);
 }
 
 dlua_status dlua_gpu_index_check(const dlua_args *a, dlua_index_check *check) {
@@ -111,6 +163,11 @@ dlua_status dlua_gpu_index_check(const dlua_args *a, dlua_index_check *check) {
   }
   remembered *call = &s->ring[++s->calls % REMEMBERED];
   call->call = s->calls, call->op = a->op;
+  for (int k = 0; k < 2; k++) {
+    const dlua_tensor *x = k < a->nin ? a->in[k] : NULL;
+    call->ndim[k] = x ? x->ndim : 0;
+    if (x) memcpy(call->size[k], x->size, sizeof x->size);
+  }
   dlua_gpu_host->where(call->where, sizeof call->where);
   *check = (dlua_index_check){s->cell, s->calls};
   return DLUA_OK;

@@ -1,5 +1,5 @@
 // stream.h - one CUDA device's queue: copies, kernels, and the cell in which a kernel notes a bad
-// index. Plain enough for C and C++; no type of CUDA's in it.
+// value. Plain enough for C and C++; no type of CUDA's in it.
 #ifndef DLUA_GPU_STREAM_H
 #define DLUA_GPU_STREAM_H
 
@@ -20,23 +20,39 @@ dlua_status dlua_gpu_copy(int index, void *dst, const void *src, size_t bytes);
 dlua_status dlua_gpu_fill_bytes(int index, void *dst, int byte, size_t bytes);
 dlua_status dlua_gpu_synchronize(int index);
 
+// Makes a device current; *queue is its cudaStream_t, for calls of other libraries.
+dlua_status dlua_gpu_queue(int index, void **queue);
+
 // Queues a kernel of the call's device; a kernel of no blocks is no work. For launch() in kernel.h.
 dlua_status dlua_gpu_launch(const dlua_args *a, const void *kernel, const unsigned blocks[3],
                             const unsigned threads[3], void **arguments);
 
-// Where a kernel that meets an index outside 1..extent leaves word of it. The first one stays until
-// the host has seen it; the call and the script's line are remembered when the kernel is queued.
-typedef struct dlua_bad_index {
-  uint64_t call;                   // 0: none so far
+// What a kernel may find wrong with the values it is given.
+typedef enum dlua_fault_kind {
+  DLUA_FAULT_INDEX,       // value is outside 1..extent
+  DLUA_FAULT_DIVISOR,     // an integer divisor is 0
+  DLUA_FAULT_EXPONENT,    // an integer exponent is negative
+  DLUA_FAULT_PROBABILITY, // the double whose bits are value is outside 0..1
+  DLUA_FAULT_SCORE,       // the same, where a score was taken for a probability
+  DLUA_FAULT_LABEL,       // value is no class of 1..extent
+  DLUA_FAULT_SOURCE,      // a mask has value places for a source of extent elements
+  DLUA_FAULT_GRADIENT,    // of parameter number value, is not finite
+} dlua_fault_kind;
+
+// Where a kernel leaves word of that. The first fault stays until the host has seen it; the call, its
+// shapes and the script's line are remembered when the kernel is queued.
+typedef struct dlua_fault {
+  uint64_t call; // 0: none so far
+  dlua_fault_kind kind;
   int64_t value, position, extent; // position counts from 0
-} dlua_bad_index;
+} dlua_fault;
 
 typedef struct dlua_index_check {
-  dlua_bad_index *cell; // device memory
+  dlua_fault *cell; // device memory
   uint64_t call;
 } dlua_index_check;
 
-// What the next kernel of this call gets to check its indices with.
+// What the next kernel of this call gets to check its indices and other values with.
 dlua_status dlua_gpu_index_check(const dlua_args *a, dlua_index_check *check);
 
 #ifdef __cplusplus

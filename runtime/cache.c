@@ -268,6 +268,29 @@ void dlua_delete(void *object, size_t bytes) {
   small_count[list]++;
 }
 
+enum { PREFIX = 16 }; // bytes before a block that hold its size; they keep its alignment
+
+void *dlua_new_block(size_t bytes) {
+  char *object = bytes < SIZE_MAX / 2 ? dlua_new(PREFIX + bytes) : NULL;
+  if (!object) return NULL;
+  memcpy(object, &bytes, sizeof bytes);
+  return object + PREFIX;
+}
+
+char *dlua_new_text(const char *text) {
+  size_t size = strlen(text) + 1;
+  char *copy = dlua_new_block(size);
+  return copy ? memcpy(copy, text, size) : NULL;
+}
+
+void dlua_delete_block(void *block) {
+  if (!block) return;
+  size_t bytes;
+  char *object = (char *)block - PREFIX;
+  memcpy(&bytes, object, sizeof bytes);
+  dlua_delete(object, PREFIX + bytes);
+}
+
 void dlua_thread_done(void) {
   for (int list = 0; list < SMALL_LISTS; list++) {
     while (small[list]) {

@@ -36,6 +36,7 @@ typedef enum dlua_status {
   DLUA_NO_MEMORY,    // host or device memory is spent; a smaller call works
   DLUA_BAD_FILE,     // the outside world: missing, truncated or corrupt files
   DLUA_BAD_DEVICE,   // a device or its library failed or is missing
+  DLUA_BAD_EARLIER,  // an earlier call's mistake, seen only now; the message ends with its place
   DLUA_BAD_STATE,    // right call, wrong moment: a freed graph, a changed saved tensor
   DLUA_DECLINED,     // a fast kernel is not for these arguments; never leaves dlua_run
 } dlua_status;
@@ -117,6 +118,11 @@ uint64_t dlua_allocation_count(void); // allocations tried so far, to learn how 
 // injection. NULL on failure with the message set.
 void *dlua_new(size_t bytes);
 void dlua_delete(void *object, size_t bytes);
+// The same for what is freed without saying how large it was: blocks that libraries ask for, and
+// copies of texts. NULL may be deleted.
+void *dlua_new_block(size_t bytes);
+char *dlua_new_text(const char *text);
+void dlua_delete_block(void *block);
 
 // ---------------------------------------------------------------- tensors
 

@@ -45,7 +45,7 @@ static dlua_status make_result(dlua_frame *f, int k) {
     f->results[k] = dlua_tensor_retain(f->given[0]);
   else {
     DLUA_TRY(dlua_tensor_new(&f->results[k], f->final[k], s->ndim, s->size, a->device));
-    f->results[k]->storage->layout = (uint8_t)s->layout;
+    if (f->final[k] == s->dtype) f->results[k]->storage->layout = (uint8_t)s->layout;
   }
   if (target ? writes_directly(f) : f->final[k] == s->dtype) {
     a->out[k] = dlua_tensor_retain(f->results[k]);

@@ -150,7 +150,7 @@ static void read_param(const char **at, dlua_signature *sig, int position) {
 }
 
 static dlua_signature *parse(const char *at) {
-  dlua_signature *sig = calloc(1, sizeof *sig);
+  dlua_signature *sig = dlua_new(sizeof *sig);
   if (!sig) return NULL;
   int position = 0;
   for (skip_space(&at); *at && *at != '-'; skip_space(&at)) {
@@ -174,6 +174,5 @@ const dlua_signature *dlua_op_signature(const dlua_op *op) {
   if (!parsed[row]) __atomic_store_n(&parsed[row], parse(op->sig), __ATOMIC_RELEASE);
   sig = parsed[row];
   pthread_mutex_unlock(&lock);
-  if (!sig) dlua_fail(DLUA_NO_MEMORY, "out of memory");
   return sig;
 }

@@ -1,5 +1,6 @@
 -- Convolution, pooling and products: fast kernels against f64, what they refuse, layouts in a chain.
 local dlua = require "dlua"
+local fails = require "spec.helpers".fails
 
 -- The largest difference between x and an f64 oracle, as a part of the oracle's largest element.
 local function error_of(x, oracle)
@@ -73,6 +74,12 @@ describe("max_pool2d", function()
     local x = dlua.randn(1, 1, 2, 2):requires_grad_()
     dlua.max_pool2d(x, 2, {padding = 1, dilation = 3}):sum():backward()
     assert.equal(0, x.grad:abs():sum():item())
+  end)
+
+  it("refuses planes whose places do not fit 32 bits", function()
+    local x = dlua.ones(1):expand(1, 1, 1 << 16, 1 << 15)
+    fails(function() dlua.max_pool2d(x, 2) end, "max_pool2d", "65536x32768", "2147483647")
+    fails(function() dlua.adaptive_max_pool2d(x, 1) end, "adaptive_max_pool2d", "65536x32768")
   end)
 
   it("gives the same in blocked and plain memory", function()

@@ -3,12 +3,16 @@
 -- Lua's own. DLUA_FAULT_STEP=16 tries every 16th n (for slow builds).
 local dlua = require "dlua"
 
-local live = {injections = 0}
 local step = tonumber(os.getenv "DLUA_FAULT_STEP") or 1
+local live = {injections = 0, step = step}
 
--- Bytes in use once everything is collected: a finalizer may leave work for the next collection.
-local function settled()
-  for _ = 1, 3 do collectgarbage() end
+-- Bytes in use once everything is collected, or once they are down to `base`: a finalizer may leave work for the next
+-- collection.
+local function settled(base)
+  for _ = 1, 3 do
+    collectgarbage()
+    if base and dlua.memory().live <= base then break end
+  end
   return dlua.memory().live
 end
 
@@ -29,7 +33,7 @@ function live.check(f, on)
     assert(not (ok and on), "memory had run out and nothing was raised")
     assert(ok or type(message) == "string" and not message:find "\n", message)
     local now = dlua.memory().live
-    if now > base then now = settled() end -- a full collection only where there is something to collect
+    if now > base then now = settled(base) end -- a full collection only where there is something to collect
     assert(now <= base, ("allocation %d of %d failed: %d bytes live before, %d after"):format(n, count, base, now))
   end
 end
@@ -52,7 +56,7 @@ function live.check_lua(f)
     if ok then message = nil end -- what f returned may hold tensors
     assert(ok or type(message) == "string" and not message:find "\n", message)
     local now = dlua.memory().live
-    if now > base then now = settled() end
+    if now > base then now = settled(base) end
     assert(now <= base, ("Lua allocation %d of %d failed: %d bytes live before, %d after"):format(n, count, base, now))
   end
   f()

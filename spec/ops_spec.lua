@@ -91,6 +91,33 @@ local function check_plain(op, sample)
   end
 end
 
+-- A copy of the arguments in which f is applied to every f32 tensor.
+local function mapped(v, f)
+  if type(v) == "userdata" then return v.dtype == "f32" and f(v) or v end
+  if type(v) ~= "table" then return v end
+  local copy = {}
+  for key, entry in pairs(v) do copy[key] = mapped(entry, f) end
+  return copy
+end
+
+-- bf16 and f16 are computed in f32 and rounded once; who refuses them does so in one line.
+local function check_half(op, sample)
+  local arguments = derived.arguments(sample, {dtype = "f32"})
+  for _, dtype in ipairs {"bf16", "f16"} do
+    local rounded = mapped(arguments, function(x) return x:to(dtype):to("f32") end)
+    local ok, got = pcall(derived.call, op, mapped(arguments, function(x) return x:to(dtype) end))
+    if ok then
+      local wanted = derived.call(op, rounded)
+      for k = 1, wanted.n do
+        if wanted[k].dtype == "f32" and got[k].dtype == dtype then wanted[k] = wanted[k]:to(dtype) end
+      end
+      check_same(op, sample, got, wanted, 0, dtype .. " and f32 differ")
+    else
+      assert.matches(dtype, tostring(got))
+    end
+  end
+end
+
 local function check_mock(op, sample)
   local cpu = derived.call(op, (derived.arguments(sample, {dtype = "f32"})))
   local arguments = derived.arguments(sample, {dtype = "f32", device = "mock"})
@@ -343,6 +370,7 @@ for _, name in ipairs(names) do
       end)
       it("runs alike on strided inputs", function() each_sample(op, samples, check_layouts) end)
       it("runs alike on plain kernels", function() each_sample(op, samples, check_plain) end)
+      it("runs alike in half precision", function() each_sample(op, samples, check_half) end)
       it("runs alike on the mock device", function() each_sample(op, samples, check_mock) end)
       it("runs alike on two threads", function() check_threads(op) end)
       if op.inplace then
@@ -354,11 +382,17 @@ for _, name in ipairs(names) do
       it("has right second derivatives", function() each_sample(op, has_gradient_samples(samples), check_second) end)
     end
     it("survives failing allocations", function()
-      each_sample(op, os.getenv "DLUA_FAULT_ALL" and samples or {samples[1]}, check_allocations)
+      each_sample(op, os.getenv "DLUA_FAULT_ALL" and samples or {samples[1], samples[#samples]}, check_allocations)
     end)
     it("survives memory that has run out", function() check_allocations(op, samples[1], true) end)
     it("refuses wrong arguments", function() check_fuzz(op, samples) end)
   end)
 end
+
+describe("injected failures", function()
+  it("are many", function() -- see faults_spec
+    assert.is_true(live.injections * live.step >= 13500, live.injections .. " allocations were made to fail")
+  end)
+end)
 
 teardown(function() print(("%d allocations were made to fail"):format(live.injections)) end)

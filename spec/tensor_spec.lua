@@ -271,6 +271,12 @@ describe("what looks right and is not", function()
     assert.same({3, 3}, x:totable())
   end)
 
+  it("a linspace of integers ends where they do", function()
+    local low, high = math.mininteger, math.maxinteger
+    assert.same({0, 255, 255}, dlua.linspace(0, 1e30, 3, {dtype = "u8"}):totable())
+    assert.same({low, 0, high}, dlua.linspace(-1e30, 1e30, 3, {dtype = "i64"}):totable())
+  end)
+
   it("a range with names is refused", function()
     local x = dlua.ones(3)
     assert.error_matches(function() return x[{ {first = 1} }] end, "without key 'first'")

@@ -101,6 +101,8 @@ describe("places", function()
     fails(function() T.RandomCrop(3, {padding = 4, padding_mode = "reflect"})(picture(1, 3, 3)) end, "4", "3x3")
     fails(function() T.RandomCrop(3, {pading = 4}) end, "pading", "padding")
     fails(function() T.RandomCrop(0) end, "size", "0")
+    fails(function() T.RandomCrop((1 << 24) + 1) end, "RandomCrop", "16777217", "0..16777216")
+    fails(function() T.Resize(1 << 62) end, "Resize", "4611686018427387904")
     fails(function() T.RandomCrop(3)(dlua.zeros(3, 3)) end, "{3,3}")
     fails(function() T.RandomCrop(3)(dlua.zeros({1, 3, 3}, {dtype = "i64"})) end, "i64")
     fails(function() T.RandomCrop(3)("x") end, "tensor")
@@ -185,6 +187,14 @@ describe("RandomAffine and RandomRotation", function()
     end)
     near(want, T.RandomAffine({30, 30}, {scale = {scale, scale}, shear = {10, 10}, interpolation = "bilinear",
       fill = 0.5})(x), 1e-5)
+  end)
+
+  it("fill what comes from farther away than an integer counts", function()
+    local x = dlua.ones(1, 3, 3)
+    local one = dlua.tensor {{{0, 0, 0}, {0, 1, 0}, {0, 0, 0}}}
+    for _, interpolation in ipairs {"nearest", "bilinear"} do
+      near(one, T.RandomAffine({0, 0}, {scale = {1e-300, 1e-300}, interpolation = interpolation})(x), 0)
+    end
   end)
 
   it("check their ranges", function()

@@ -12,7 +12,14 @@ local strict = require "dlua.strict"
 
 local metrics = {}
 
+local function check_tensors(name, output, target)
+  if not dlua.is_tensor(output) or not dlua.is_tensor(target) then
+    dlua.fail("%s: takes two tensors, not %s and %s", name, type(output), type(target))
+  end
+end
+
 local function check_classes(name, output, target)
+  check_tensors(name, output, target)
   local fits = output.ndim == target.ndim + 1 and output:size(1) == target:size(1)
   if not fits then
     dlua.fail("%s: takes scores {n,classes} and classes {n}, not %s and %s", name, shape_text(output),
@@ -91,12 +98,13 @@ end
 
 -- Counts by true class (row) and predicted class (column).
 --   local matrix = metrics.ConfusionMatrix(10)
+local MOST_CLASSES = 1 << 16
 local ConfusionMatrix = class "ConfusionMatrix"
 metrics.ConfusionMatrix = ConfusionMatrix
 
 function ConfusionMatrix:init(classes)
-  if math.type(classes) ~= "integer" or classes < 1 then
-    dlua.fail("metrics.ConfusionMatrix: classes must be at least 1, not %s", tostring(classes))
+  if math.type(classes) ~= "integer" or classes < 1 or classes > MOST_CLASSES then
+    dlua.fail("metrics.ConfusionMatrix: classes must be from 1 to %d, not %s", MOST_CLASSES, tostring(classes))
   end
   self.classes = classes
   self:reset()
@@ -104,12 +112,12 @@ end
 
 -- Forgets everything.
 function ConfusionMatrix:reset()
-  self.counts = {}
-  for k = 1, self.classes * self.classes do self.counts[k] = 0 end
+  self.counts = {} -- by cell, those that are not 0: most of a large matrix is
 end
 
 -- Takes scores {n,classes} (or predicted classes {n}) and true classes {n}.
 function ConfusionMatrix:update(output, target)
+  check_tensors("ConfusionMatrix", output, target)
   local predicted = output.ndim == target.ndim and output or output:argmax(2)
   local guesses, truths = predicted:flatten():totable(), target:flatten():totable()
   for k, truth in ipairs(truths) do
@@ -118,22 +126,28 @@ function ConfusionMatrix:update(output, target)
       dlua.fail("ConfusionMatrix: class %d at position %d is outside 1..%d", math.max(truth, guess), k, self.classes)
     end
     local cell = (truth - 1) * self.classes + guess
-    self.counts[cell] = self.counts[cell] + 1
+    self.counts[cell] = (self.counts[cell] or 0) + 1
   end
 end
 
 -- The counts as an i64 tensor {classes,classes}.
 function ConfusionMatrix:value()
-  return dlua.tensor(self.counts, {dtype = "i64"}):reshape(self.classes, self.classes)
+  local cells, counts = {}, {}
+  for cell, count in pairs(self.counts) do cells[#cells + 1], counts[#counts + 1] = cell, count end
+  local matrix = dlua.zeros({self.classes * self.classes}, {dtype = "i64"})
+  if #cells > 0 then matrix:index_copy_(1, cells, dlua.tensor(counts, {dtype = "i64"})) end
+  return matrix:reshape(self.classes, self.classes)
 end
 
 -- For each true class the share that was recognised; NaN where it never came.
 function ConfusionMatrix:recall()
-  local shares = {}
+  local totals, shares = {}, {}
+  for cell, count in pairs(self.counts) do
+    local row = (cell - 1) // self.classes + 1
+    totals[row] = (totals[row] or 0) + count
+  end
   for row = 1, self.classes do
-    local total = 0
-    for column = 1, self.classes do total = total + self.counts[(row - 1) * self.classes + column] end
-    shares[row] = self.counts[(row - 1) * self.classes + row] / total
+    shares[row] = (self.counts[(row - 1) * self.classes + row] or 0) / (totals[row] or 0)
   end
   return shares
 end

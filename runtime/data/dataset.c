@@ -3,7 +3,6 @@
 #include "dataset.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "../parallel.h"
@@ -29,7 +28,7 @@ static void free_slots(dlua_source *s) {
   for (int64_t i = 0; s->slots && i < s->count; i++) {
     dlua_kept *kept = atomic_load(&s->slots[i].kept);
     if (kept) dlua_free(dlua_cpu(), kept, kept_bytes(s, kept->h, kept->w));
-    free(s->slots[i].path);
+    dlua_delete_block(s->slots[i].path);
   }
   dlua_delete(s->slots, (size_t)s->count * sizeof *s->slots);
 }
@@ -39,19 +38,20 @@ void dlua_source_release(dlua_source *s) {
   if (s->slots) free_slots(s);
   for (int k = 0; k < s->nfields; k++) dlua_tensor_release(s->field[k].rows);
   dlua_bytes_free(&s->block);
-  for (int k = 0; k < s->nclasses; k++) free(s->classes[k]);
-  free(s->classes);
+  for (int k = 0; k < s->nclasses; k++) dlua_delete_block(s->classes[k]);
+  dlua_delete_block(s->classes);
   dlua_delete(s, sizeof *s);
 }
 
 dlua_status dlua_source_classes(dlua_source *s, int n, const char *const *names) {
-  s->classes = calloc((size_t)(n > 0 ? n : 1), sizeof *s->classes);
-  for (int k = 0; s->classes && k < n; k++) {
-    s->classes[k] = strdup(names[k]);
-    if (!s->classes[k]) break;
-    s->nclasses = k + 1;
+  s->classes = dlua_new_block((size_t)n * sizeof *s->classes);
+  if (!s->classes) return DLUA_NO_MEMORY;
+  while (s->nclasses < n) {
+    char *name = dlua_new_text(names[s->nclasses]);
+    if (!name) return DLUA_NO_MEMORY;
+    s->classes[s->nclasses++] = name;
   }
-  return s->nclasses == n ? DLUA_OK : dlua_fail(DLUA_NO_MEMORY, "data: out of memory");
+  return DLUA_OK;
 }
 
 // ---------------------------------------------------------------- views

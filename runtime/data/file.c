@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -35,6 +34,17 @@ dlua_status dlua_bytes_add(dlua_bytes *bytes, const void *data, size_t size) {
 void dlua_bytes_free(dlua_bytes *bytes) {
   if (bytes->data) dlua_free(dlua_cpu(), bytes->data, bytes->capacity);
   *bytes = (dlua_bytes){0};
+}
+
+dlua_status dlua_list_grow(void **list, int64_t count, int64_t *room, size_t each) {
+  if (count < *room) return DLUA_OK;
+  int64_t wanted = *room > 0 ? 2 * *room : 32;
+  void *grown = dlua_new_block((size_t)wanted * each);
+  if (!grown) return DLUA_NO_MEMORY;
+  if (count > 0) memcpy(grown, *list, (size_t)count * each);
+  dlua_delete_block(*list);
+  *list = grown, *room = wanted;
+  return DLUA_OK;
 }
 
 // ---------------------------------------------------------------- reading
@@ -111,28 +121,30 @@ dlua_status dlua_file_read(const char *path, size_t limit, dlua_bytes *bytes) {
 
 // ---------------------------------------------------------------- writing
 
-// path's folder: everything up to the last slash, or ".". The caller frees it.
-static char *folder_of(const char *path) {
-  const char *slash = strrchr(path, '/');
-  if (!slash) return strdup(".");
-  return slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
+// path's folder: everything up to the last slash, or "."; path loses what follows it.
+static const char *folder_of(char *path) {
+  char *slash = strrchr(path, '/');
+  if (!slash) return ".";
+  if (slash == path) return "/";
+  *slash = 0;
+  return path;
 }
 
 dlua_status dlua_writer_open(dlua_writer *w, const char *path) {
   static atomic_uint serial;
   *w = (dlua_writer){.fd = -1};
   size_t size = strlen(path) + 40;
-  w->path = strdup(path), w->temporary = malloc(size);
-  if (!w->path || !w->temporary) {
+  w->path = dlua_new_text(path);
+  char *temporary = w->path ? dlua_new_block(size) : NULL;
+  if (!temporary) {
     dlua_writer_cancel(w);
-    return dlua_fail(DLUA_NO_MEMORY, "%s: out of memory", path);
+    return DLUA_NO_MEMORY;
   }
-  snprintf(w->temporary, size, "%s.%ld.%u.part", path, (long)getpid(),
-           atomic_fetch_add(&serial, 1));
-  w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (w->fd >= 0) return DLUA_OK;
+  snprintf(temporary, size, "%s.%ld.%u.part", path, (long)getpid(), atomic_fetch_add(&serial, 1));
+  w->fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (w->fd >= 0) return w->temporary = temporary, DLUA_OK;
   dlua_status status = system_error(path);
-  free(w->temporary), w->temporary = NULL; // not ours to remove
+  dlua_delete_block(temporary); // the file of that name is not ours to remove
   dlua_writer_cancel(w);
   return status;
 }
@@ -155,11 +167,9 @@ dlua_status dlua_writer_add(dlua_writer *w, const void *data, size_t size) {
 
 // A rename is only on the disk once its folder is. Folders that cannot be synced (some network file
 // systems say EINVAL) are left to the system.
-static void sync_folder(const char *path) {
-  char *folder = folder_of(path);
-  int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+static void sync_folder(char *path) {
+  int fd = open(folder_of(path), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd >= 0) fsync(fd), close(fd);
-  free(folder);
 }
 
 dlua_status dlua_writer_commit(dlua_writer *w) {
@@ -169,7 +179,7 @@ dlua_status dlua_writer_commit(dlua_writer *w) {
   if (status == DLUA_OK && rename(w->temporary, w->path) != 0) status = write_error(w);
   if (status == DLUA_OK) {
     if (!w->quick) sync_folder(w->path);
-    free(w->temporary), w->temporary = NULL;
+    dlua_delete_block(w->temporary), w->temporary = NULL;
   }
   dlua_writer_cancel(w);
   return status;
@@ -178,7 +188,7 @@ dlua_status dlua_writer_commit(dlua_writer *w) {
 void dlua_writer_cancel(dlua_writer *w) {
   if (w->fd >= 0) close(w->fd);
   if (w->temporary) unlink(w->temporary);
-  free(w->temporary), free(w->path);
+  dlua_delete_block(w->temporary), dlua_delete_block(w->path);
   *w = (dlua_writer){.fd = -1};
 }
 

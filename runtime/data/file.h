@@ -23,6 +23,9 @@ dlua_status dlua_bytes_reserve(dlua_bytes *bytes, size_t capacity);
 dlua_status dlua_bytes_add(dlua_bytes *bytes, const void *data, size_t size);
 void dlua_bytes_free(dlua_bytes *bytes);
 
+// Makes room for one more item in a list of count, which dlua_delete_block frees.
+dlua_status dlua_list_grow(void **list, int64_t count, int64_t *room, size_t each);
+
 // Reads a regular file of at most limit bytes into bytes, in place of what was there.
 dlua_status dlua_file_read(const char *path, size_t limit, dlua_bytes *bytes);
 bool dlua_is_folder(const char *path);

@@ -1,122 +1,144 @@
-// io_csv.c - tables as text (RFC 4180): one pass over the file marks the cells, quotes are undone
-// in place, so a table costs its file and twelve bytes a cell.
+// io_csv.c - tables as text (RFC 4180). One pass checks and counts, later ones hand out cell after
+// cell. Refused: an index of the cells, which for short ones is several times the file.
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "io_data.h"
 
-typedef struct scanner {
-  const char *path;
-  dlua_csv *csv;
-  char delimiter;
-  size_t at;
-  uint32_t line;
-  int64_t in_row; // cells of this row so far
-} scanner;
+static bool ends_line(char c) { return c == '\n' || c == '\r'; }
 
-static dlua_status add_cell(scanner *s, size_t from, size_t to, uint32_t line) {
-  dlua_cell cell = {(uint32_t)from, (uint32_t)(to - from), line};
-  s->in_row++;
-  return dlua_bytes_add(&s->csv->cells, &cell, sizeof cell);
-}
+static bool ends_cell(const dlua_csv *csv, char c) { return c == csv->delimiter || ends_line(c); }
 
-static bool ends_cell(const scanner *s, char c) {
-  return c == s->delimiter || c == '\n' || c == '\r';
-}
+static const char *text_of(const dlua_csv *csv) { return (const char *)csv->file.data; }
 
-// A quoted cell from its opening quote on: what is inside moves to where the quote was.
-static dlua_status quoted(scanner *s) {
-  char *text = (char *)s->csv->file.data;
-  size_t size = s->csv->file.size, from = s->at, to = from;
-  uint32_t line = s->line;
-  for (s->at++; s->at < size; s->at++) {
-    if (text[s->at] == '"') {
-      bool doubled = s->at + 1 < size && text[s->at + 1] == '"';
-      if (!doubled) break;
-      s->at++;
+// A cell as it stands in the file: without the quotes around it, with doubled ones in it.
+typedef struct span {
+  size_t from, to;
+  bool doubled;
+} span;
+
+static dlua_status quoted(dlua_csv *csv, const char *path, span *cell) {
+  const char *text = text_of(csv);
+  size_t size = csv->file.size;
+  uint32_t line = csv->line;
+  cell->from = ++csv->at;
+  for (; csv->at < size; csv->at++) {
+    if (text[csv->at] == '"') {
+      if (csv->at + 1 >= size || text[csv->at + 1] != '"') break;
+      cell->doubled = true, csv->at++;
     }
-    if (text[s->at] == '\n') s->line++;
-    text[to++] = text[s->at];
+    if (text[csv->at] == '\n') csv->line++;
   }
-  if (s->at >= size) {
+  if (csv->at >= size) {
     return dlua_fail(DLUA_BAD_FILE, "%s:%u: the quote that starts a cell here is never closed",
-                     s->path, line);
+                     path, line);
   }
-  s->at++;
-  if (s->at < size && !ends_cell(s, text[s->at])) {
-    return dlua_fail(DLUA_BAD_FILE, "%s:%u: text after a closing quote", s->path, s->line);
-  }
-  return add_cell(s, from, to, line);
+  cell->to = csv->at++;
+  if (csv->at >= size || ends_cell(csv, text[csv->at])) return DLUA_OK;
+  return dlua_fail(DLUA_BAD_FILE, "%s:%u: text after a closing quote", path, csv->line);
 }
 
-static dlua_status plain(scanner *s) {
-  const char *text = (const char *)s->csv->file.data;
-  size_t from = s->at;
-  while (s->at < s->csv->file.size && !ends_cell(s, text[s->at])) s->at++;
-  return add_cell(s, from, s->at, s->line);
-}
-
-static dlua_status end_row(scanner *s) {
-  dlua_csv *csv = s->csv;
-  if (csv->rows == 0) csv->columns = s->in_row;
-  if (s->in_row != csv->columns) {
-    return dlua_fail(DLUA_BAD_FILE, "%s:%u: %lld cells where the first row has %lld", s->path,
-                     s->line, (long long)s->in_row, (long long)csv->columns);
+// Passes over a cell and the delimiter behind it; *more says whether there was one. path is for
+// messages.
+static dlua_status pass_cell(dlua_csv *csv, const char *path, span *cell, bool *more) {
+  const char *text = text_of(csv);
+  size_t size = csv->file.size;
+  *cell = (span){.from = csv->at};
+  if (csv->at < size && text[csv->at] == '"') {
+    DLUA_TRY(quoted(csv, path, cell));
+  } else {
+    while (csv->at < size && !ends_cell(csv, text[csv->at])) csv->at++;
+    cell->to = csv->at;
   }
-  csv->rows++, s->in_row = 0;
+  *more = csv->at < size && text[csv->at] == csv->delimiter;
+  csv->at += *more;
   return DLUA_OK;
 }
 
-// One line of the file (or several, where a quoted cell spans them); empty lines are passed over.
-static dlua_status scan_row(scanner *s) {
-  const char *text = (const char *)s->csv->file.data;
-  size_t size = s->csv->file.size;
-  bool empty = text[s->at] == '\n' || text[s->at] == '\r';
-  while (!empty) {
-    DLUA_TRY(s->at < size && text[s->at] == '"' ? quoted(s) : plain(s));
-    if (s->at >= size || text[s->at] != s->delimiter) break;
-    s->at++;
+// Ends of lines, empty lines too.
+static void pass_lines(dlua_csv *csv) {
+  const char *text = text_of(csv);
+  for (; csv->at < csv->file.size && ends_line(text[csv->at]); csv->at++) {
+    if (text[csv->at] == '\n') csv->line++;
   }
-  if (!empty) DLUA_TRY(end_row(s));
-  if (s->at < size && text[s->at] == '\r') s->at++;
-  if (s->at < size && text[s->at] == '\n') s->at++, s->line++;
-  return DLUA_OK;
 }
 
-static dlua_status scan(const char *path, char delimiter, bool header, dlua_csv *csv) {
+// ---------------------------------------------------------------- checking
+
+static dlua_status check_row(dlua_csv *csv, const char *path) {
+  int64_t cells = 0;
+  bool more = true;
+  while (more) {
+    span cell;
+    DLUA_TRY(pass_cell(csv, path, &cell, &more));
+    if (++cells <= DLUA_MAX_COLUMNS) continue;
+    return dlua_fail(DLUA_BAD_FILE, "%s:%u: a row has more than %d cells", path, csv->line,
+                     DLUA_MAX_COLUMNS);
+  }
+  if (csv->rows++ == 0) csv->columns = cells;
+  if (cells == csv->columns) return DLUA_OK;
+  return dlua_fail(DLUA_BAD_FILE, "%s:%u: %lld cells where the first row has %lld", path, csv->line,
+                   (long long)cells, (long long)csv->columns);
+}
+
+static dlua_status check(dlua_csv *csv, const char *path) {
   DLUA_TRY(dlua_file_read(path, UINT32_MAX, &csv->file));
-  scanner s = {.path = path, .csv = csv, .delimiter = delimiter, .line = 1};
-  if (csv->file.size >= 3 && memcmp(csv->file.data, "\xEF\xBB\xBF", 3) == 0) s.at = 3;
-  while (s.at < csv->file.size) DLUA_TRY(scan_row(&s));
-  csv->header = header;
-  if (csv->rows < (header ? 1 : 0) || csv->columns == 0) {
-    return dlua_fail(DLUA_BAD_FILE, "%s: has no rows", path);
+  for (dlua_csv_rewind(csv); csv->at < csv->file.size; pass_lines(csv)) {
+    DLUA_TRY(check_row(csv, path));
   }
-  csv->rows -= header ? 1 : 0;
+  if (csv->rows == 0) return dlua_fail(DLUA_BAD_FILE, "%s: has no rows", path);
+  if (csv->header) csv->rows--;
+  dlua_csv_rewind(csv);
   return DLUA_OK;
 }
 
 dlua_status dlua_csv_read(const char *path, char delimiter, bool header, dlua_csv *csv) {
-  *csv = (dlua_csv){0};
-  dlua_status status = scan(path, delimiter, header, csv);
+  *csv = (dlua_csv){.delimiter = delimiter, .header = header};
+  dlua_status status = check(csv, path);
   if (status != DLUA_OK) dlua_csv_free(csv);
   return status;
 }
 
 void dlua_csv_free(dlua_csv *csv) {
   dlua_bytes_free(&csv->file);
-  dlua_bytes_free(&csv->cells);
+  dlua_bytes_free(&csv->room);
 }
 
-const dlua_cell *dlua_csv_cell(const dlua_csv *csv, int64_t row, int64_t column) {
-  const dlua_cell *cells = (const dlua_cell *)csv->cells.data;
-  return &cells[(row + (csv->header ? 1 : 0)) * csv->columns + column];
+// ---------------------------------------------------------------- cells
+
+void dlua_csv_rewind(dlua_csv *csv) {
+  bool mark = csv->file.size >= 3 && memcmp(csv->file.data, "\xEF\xBB\xBF", 3) == 0;
+  csv->at = mark ? 3 : 0, csv->line = 1;
+  pass_lines(csv);
 }
 
-bool dlua_csv_number(const dlua_csv *csv, const dlua_cell *cell, double *value) {
+// Makes doubled quotes single, in a copy: the file is read again.
+static dlua_status undouble(dlua_csv *csv, dlua_cell *cell) {
+  DLUA_TRY(dlua_bytes_reserve(&csv->room, cell->size));
+  char *to = (char *)csv->room.data;
+  for (size_t k = 0; k < cell->size; k++) {
+    if (cell->text[k] == '"') k++;
+    *to++ = cell->text[k];
+  }
+  cell->text = (const char *)csv->room.data;
+  cell->size = (size_t)(to - cell->text);
+  return DLUA_OK;
+}
+
+dlua_status dlua_csv_next(dlua_csv *csv, dlua_cell *cell) {
+  span found;
+  bool more;
+  cell->line = csv->line;
+  DLUA_TRY(pass_cell(csv, "", &found, &more));
+  if (!more) pass_lines(csv);
+  cell->text = text_of(csv) + found.from, cell->size = found.to - found.from;
+  return found.doubled ? undouble(csv, cell) : DLUA_OK;
+}
+
+bool dlua_csv_number(const dlua_cell *cell, double *value) {
   char text[64], *end;
-  const char *from = (const char *)csv->file.data + cell->at;
+  const char *from = cell->text;
   size_t size = cell->size;
   while (size > 0 && (from[0] == ' ' || from[0] == '\t')) from++, size--;
   while (size > 0 && (from[size - 1] == ' ' || from[size - 1] == '\t')) size--;

@@ -11,10 +11,7 @@
 #include <zlib.h>
 
 static const size_t file_limit = UINT32_MAX;
-
-static dlua_status out_of_memory(const char *path) {
-  return dlua_fail(DLUA_NO_MEMORY, "%s: out of memory", path);
-}
+static const size_t unpacked_limit = (size_t)1 << 30; // of a gzip file, which can be a thousandth
 
 // Labels of count examples as field 1 of a source of pictures.
 static dlua_status add_labels(dlua_source *s, int64_t **labels) {
@@ -106,11 +103,21 @@ typedef struct stream {
   size_t at; // in the unpacked bytes
 } stream;
 
+static voidpf get_block(voidpf unused, uInt count, uInt size) {
+  (void)unused;
+  return dlua_new_block((size_t)count * size);
+}
+
+static void free_block(voidpf unused, voidpf block) {
+  (void)unused;
+  dlua_delete_block(block);
+}
+
 static dlua_status open_stream(stream *s, const char *path) {
-  *s = (stream){.path = path};
+  *s = (stream){.path = path, .z = {.zalloc = get_block, .zfree = free_block}};
   DLUA_TRY(dlua_file_read(path, file_limit, &s->file));
   s->packed = s->file.size >= 2 && s->file.data[0] == 0x1F && s->file.data[1] == 0x8B;
-  if (s->packed && inflateInit2(&s->z, 15 + 16) != Z_OK) return out_of_memory(path);
+  if (s->packed && inflateInit2(&s->z, 15 + 16) != Z_OK) return DLUA_NO_MEMORY;
   s->z.next_in = s->file.data, s->z.avail_in = (uInt)s->file.size;
   return DLUA_OK;
 }
@@ -130,6 +137,8 @@ static dlua_status unpack(stream *s, uint8_t *out, size_t size, size_t *got) {
     *got = (size_t)(s->z.next_out - out);
     if (code == Z_STREAM_END) {
       s->done = true;
+    } else if (code == Z_MEM_ERROR) {
+      return DLUA_NO_MEMORY;
     } else if (code != Z_OK) {
       return dlua_fail(DLUA_BAD_FILE, "%s: %s (gzip, at byte %zu of %zu)", s->path,
                        s->z.msg ? s->z.msg : "the file is cut short", s->file.size - s->z.avail_in,
@@ -179,8 +188,20 @@ static dlua_status idx_dtype(const stream *s, int code, dlua_dtype *dtype) {
                    code);
 }
 
-// Reads the header and holds the sizes against what the file can contain (deflate makes at most
-// 1032 bytes from one).
+// Holds the bytes of the values against what the file can contain (deflate makes at most 1032 bytes
+// from one) and against the limit. What a packed file promises beyond its content stays untouched.
+static dlua_status check_promise(const stream *s, dlua_dtype dtype, int ndim, const int64_t *size) {
+  size_t bytes = 0;
+  uint64_t most = (uint64_t)s->file.size * (s->packed ? 1032 : 1);
+  if (!dlua_shape_bytes(dtype, ndim, size, &bytes) || bytes > most) {
+    return dlua_fail(DLUA_BAD_FILE, "%s: %zu bytes cannot hold sizes %s (idx)", s->path,
+                     s->file.size, dlua_sizes_text(ndim, size));
+  }
+  if (!s->packed || bytes <= unpacked_limit) return DLUA_OK;
+  return dlua_fail(DLUA_BAD_FILE, "%s: unpacks to %zu bytes, more than the limit of %zu (idx)",
+                   s->path, bytes, unpacked_limit);
+}
+
 static dlua_status idx_header(stream *s, dlua_dtype *dtype, int *ndim, int64_t *size) {
   uint8_t head[4], raw[4 * DLUA_MAX_DIMS];
   DLUA_TRY(read_exactly(s, head, 4));
@@ -194,15 +215,11 @@ static dlua_status idx_header(stream *s, dlua_dtype *dtype, int *ndim, int64_t *
   }
   *ndim = head[3];
   DLUA_TRY(read_exactly(s, raw, 4 * (size_t)*ndim));
-  size_t bytes = 0;
-  uint64_t most = (uint64_t)s->file.size * (s->packed ? 1032 : 1);
   for (int d = 0; d < *ndim; d++) {
     const uint8_t *b = raw + 4 * d;
     size[d] = (int64_t)b[0] << 24 | b[1] << 16 | b[2] << 8 | b[3];
   }
-  if (dlua_shape_bytes(*dtype, *ndim, size, &bytes) && bytes <= most) return DLUA_OK;
-  return dlua_fail(DLUA_BAD_FILE, "%s: %zu bytes cannot hold sizes %s (idx)", s->path, s->file.size,
-                   dlua_sizes_text(*ndim, size));
+  return check_promise(s, *dtype, *ndim, size);
 }
 
 // Values are stored high byte first.
@@ -312,24 +329,21 @@ dlua_status dlua_mnist_open(const char *folder, bool train, dlua_dataset **datas
 // Names that grow; sorted by bytes, so that every machine sees one order.
 typedef struct names {
   char **name;
-  int64_t count, capacity;
+  int64_t count, room;
 } names;
 
 static void free_names(names *list) {
-  for (int64_t k = 0; k < list->count; k++) free(list->name[k]);
-  free(list->name);
+  for (int64_t k = 0; k < list->count; k++) dlua_delete_block(list->name[k]);
+  dlua_delete_block(list->name);
   *list = (names){0};
 }
 
-static bool add_name(names *list, const char *name) {
-  if (list->count == list->capacity) {
-    int64_t capacity = list->capacity > 0 ? 2 * list->capacity : 64;
-    char **grown = realloc(list->name, (size_t)capacity * sizeof *grown);
-    if (!grown) return false;
-    list->name = grown, list->capacity = capacity;
-  }
-  list->name[list->count] = strdup(name);
-  return list->name[list->count] != NULL && ++list->count;
+static dlua_status add_name(names *list, const char *name) {
+  DLUA_TRY(dlua_list_grow((void **)&list->name, list->count, &list->room, sizeof *list->name));
+  char *copy = dlua_new_text(name);
+  if (!copy) return DLUA_NO_MEMORY;
+  list->name[list->count++] = copy;
+  return DLUA_OK;
 }
 
 static int by_bytes(const void *a, const void *b) {
@@ -351,7 +365,7 @@ static dlua_status list_folder(const char *folder, bool folders, names *list) {
     char path[4096];
     snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
     if (folders ? !dlua_is_folder(path) : !is_png(entry->d_name)) continue;
-    if (!add_name(list, folders ? entry->d_name : path)) status = out_of_memory(folder);
+    status = add_name(list, folders ? entry->d_name : path);
   }
   closedir(dir);
   if (list->count > 0) qsort(list->name, (size_t)list->count, sizeof *list->name, by_bytes);
@@ -367,7 +381,7 @@ static dlua_status list_pictures(const char *folder, const names *classes, names
     snprintf(path, sizeof path, "%s/%s", folder, classes->name[k]);
     dlua_status status = list_folder(path, false, &found);
     for (int64_t i = 0; status == DLUA_OK && i < found.count; i++) {
-      if (!add_name(pictures, found.name[i])) status = out_of_memory(folder);
+      status = add_name(pictures, found.name[i]);
     }
     free_names(&found);
     DLUA_TRY(status);

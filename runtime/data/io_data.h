@@ -21,24 +21,33 @@ dlua_status dlua_folder_open(const char *folder, int channels, dlua_dataset **da
 // One idx file, plain or .gz, of u8, i32, f32 or f64; caller owns the result.
 dlua_status dlua_idx_read(const char *path, dlua_tensor **tensor);
 
-// A table: cells are spans of text, row by row.
+// More columns than this are refused: each costs a hundred times the bytes that a cell may have.
+#define DLUA_MAX_COLUMNS (1 << 15)
+
+// A table as text, and a place in it.
 typedef struct dlua_csv {
-  dlua_bytes file, cells; // cells: dlua_cell [rows][columns], after the header's row if it has one
-  int64_t rows, columns;
+  dlua_bytes file, room; // room: for a cell whose doubled quotes were undone
+  int64_t rows, columns; // rows without the header
+  char delimiter;
   bool header; // names: the first row of cells
+  size_t at;
+  uint32_t line; // of the file, from 1
 } dlua_csv;
 
 typedef struct dlua_cell {
-  uint32_t at, size; // in file; quotes are removed and doubled quotes made single in place
-  uint32_t line;     // of the file, from 1
+  const char *text; // borrowed until the next cell; not 0-terminated
+  size_t size;
+  uint32_t line;
 } dlua_cell;
 
 // Reads a table of at most 4 GiB. Every row must have as many cells as the first.
 dlua_status dlua_csv_read(const char *path, char delimiter, bool header, dlua_csv *csv);
 void dlua_csv_free(dlua_csv *csv);
-// Cell of a row (from 0, without the header); row -1 is the header.
-const dlua_cell *dlua_csv_cell(const dlua_csv *csv, int64_t row, int64_t column);
+// Cells row after row, the header's first: the next one, of which there must be one, and back to
+// the start. Fails when memory runs out, with the place unspecified.
+dlua_status dlua_csv_next(dlua_csv *csv, dlua_cell *cell);
+void dlua_csv_rewind(dlua_csv *csv);
 // The cell as a number: NaN when it is empty; false when it is neither.
-bool dlua_csv_number(const dlua_csv *csv, const dlua_cell *cell, double *value);
+bool dlua_csv_number(const dlua_cell *cell, double *value);
 
 #endif

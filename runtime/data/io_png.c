@@ -17,7 +17,7 @@ struct dlua_png_state {
   const uint8_t *bytes; // reading: the file
   size_t size, at;
   dlua_bytes *out;    // writing: where it goes
-  dlua_status status; // of growing out
+  dlua_status status; // of the allocation that failed
   int channels;       // wanted, 0: the file's own
   int file_channels;  // values per pixel in a decoded row
   bool deep;
@@ -57,6 +57,18 @@ static void give_bytes(png_structp png, png_bytep data, size_t count) {
   state *s = png_get_io_ptr(png);
   s->status = dlua_bytes_add(s->out, data, count);
   if (s->status != DLUA_OK) png_error(png, "out of memory");
+}
+
+static png_voidp get_block(png_structp png, png_alloc_size_t size) {
+  state *s = png_get_mem_ptr(png);
+  void *block = dlua_new_block(size);
+  if (!block) s->status = DLUA_NO_MEMORY;
+  return block;
+}
+
+static void free_block(png_structp png, png_voidp block) {
+  (void)png;
+  dlua_delete_block(block);
 }
 
 static void flush_nothing(png_structp png) { (void)png; }
@@ -105,6 +117,7 @@ static void start_rows(state *s) {
 }
 
 static dlua_status read_error(const state *s) {
+  if (s->status != DLUA_OK) return s->status; // its message stands
   return dlua_fail(DLUA_BAD_FILE, "%s: %s (PNG, at byte %zu of %zu)", s->name, s->text, s->at,
                    s->size);
 }
@@ -130,9 +143,10 @@ static dlua_status open_file(dlua_png *png) {
     return dlua_fail(DLUA_BAD_FILE, "%s: is not a PNG file (its first 8 bytes are not PNG's)",
                      s->name);
   }
-  s->png = png_create_read_struct(PNG_LIBPNG_VER_STRING, s, note_error, ignore_warning);
+  s->png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, s, note_error, ignore_warning, s,
+                                    get_block, free_block);
   s->info = s->png ? png_create_info_struct(s->png) : NULL;
-  if (!s->info) return dlua_fail(DLUA_NO_MEMORY, "%s: out of memory", s->name);
+  if (!s->info) return DLUA_NO_MEMORY;
   png_set_read_fn(s->png, s, take_bytes);
   if (!guard(s, read_header)) return read_error(s);
   DLUA_TRY(check_size(s));
@@ -247,9 +261,10 @@ static void write_all(state *s) {
 }
 
 static dlua_status encode(state *s) {
-  s->png = png_create_write_struct(PNG_LIBPNG_VER_STRING, s, note_error, ignore_warning);
+  s->png = png_create_write_struct_2(PNG_LIBPNG_VER_STRING, s, note_error, ignore_warning, s,
+                                     get_block, free_block);
   s->info = s->png ? png_create_info_struct(s->png) : NULL;
-  if (!s->info) return dlua_fail(DLUA_NO_MEMORY, "%s: out of memory", s->name);
+  if (!s->info) return DLUA_NO_MEMORY;
   png_set_write_fn(s->png, s, give_bytes, flush_nothing);
   if (guard(s, write_all)) return DLUA_OK;
   if (s->status != DLUA_OK) return s->status;

@@ -2,47 +2,32 @@
 // the reader's own checks over the finished header, so nothing leaves that would not come back.
 // Refused: memory mapping (a file cut short by another process would end this one) and any layout
 // the format's own validation refuses: holes, overlaps, trailing bytes, duplicate names.
-#include "io_safetensors.h"
+#include "safetensors_header.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "json.h"
-
-static const char crc_key[] = "dlua.crc32c", crc_of[] = "dlua.crc32c:", same_as[] = "dlua.same:";
+static const char crc_of[] = "dlua.crc32c:", same_as[] = "dlua.same:";
 static const char format_key[] = "dlua.format";
-
-static const char *const dtype_names[DLUA_DTYPES] = {"F32", "F64", "BF16", "F16",
-                                                     "I64", "I32", "U8",   "BOOL"};
 
 // ---------------------------------------------------------------- archives
 
-static dlua_status no_memory(void) { return dlua_fail(DLUA_NO_MEMORY, "out of memory"); }
-
-static bool grow(void **list, int64_t count, int64_t *room, size_t each) {
-  if (count < *room) return true;
-  int64_t wanted = *room > 0 ? 2 * *room : 32;
-  void *grown = realloc(*list, (size_t)wanted * each);
-  if (!grown) return false;
-  *list = grown, *room = wanted;
-  return true;
-}
-
 dlua_status dlua_archive_add(dlua_archive *a, const char *name, dlua_tensor *tensor) {
-  if (!grow((void **)&a->item, a->count, &a->room, sizeof *a->item)) return no_memory();
-  char *copy = strdup(name);
-  if (!copy) return no_memory();
+  DLUA_TRY(dlua_list_grow((void **)&a->item, a->count, &a->room, sizeof *a->item));
+  char *copy = dlua_new_text(name);
+  if (!copy) return DLUA_NO_MEMORY;
   a->item[a->count++] = (dlua_named){copy, dlua_tensor_retain(tensor)};
   return DLUA_OK;
 }
 
 dlua_status dlua_archive_note(dlua_archive *a, const char *key, const char *value) {
-  if (!grow((void **)&a->pair, a->pairs, &a->pair_room, sizeof *a->pair)) return no_memory();
-  dlua_pair pair = {strdup(key), strdup(value)};
-  if (!pair.key || !pair.value) {
-    free(pair.key), free(pair.value);
-    return no_memory();
+  DLUA_TRY(dlua_list_grow((void **)&a->pair, a->pairs, &a->pair_room, sizeof *a->pair));
+  dlua_pair pair = {.key = dlua_new_text(key)};
+  if (pair.key) pair.value = dlua_new_text(value);
+  if (!pair.value) {
+    dlua_delete_block(pair.key);
+    return DLUA_NO_MEMORY;
   }
   a->pair[a->pairs++] = pair;
   return DLUA_OK;
@@ -50,245 +35,19 @@ dlua_status dlua_archive_note(dlua_archive *a, const char *key, const char *valu
 
 void dlua_archive_free(dlua_archive *a) {
   for (int64_t k = 0; k < a->count; k++) {
-    free(a->item[k].name);
+    dlua_delete_block(a->item[k].name);
     dlua_tensor_release(a->item[k].tensor);
   }
-  for (int64_t k = 0; k < a->pairs; k++) free(a->pair[k].key), free(a->pair[k].value);
-  free(a->item), free(a->pair);
+  for (int64_t k = 0; k < a->pairs; k++) {
+    dlua_delete_block(a->pair[k].key), dlua_delete_block(a->pair[k].value);
+  }
+  dlua_delete_block(a->item), dlua_delete_block(a->pair);
   *a = (dlua_archive){0};
-}
-
-// ---------------------------------------------------------------- the header, parsed
-
-typedef struct entry { // one tensor as the header describes it
-  char *name;
-  dlua_dtype dtype;
-  int ndim;
-  int64_t size[DLUA_MAX_DIMS];
-  uint64_t from, to; // in the data
-} entry;
-
-typedef struct header {
-  const char *path;
-  dlua_bytes text;
-  entry *entry;
-  int64_t count, room;
-  dlua_archive meta; // pairs only
-  size_t crc_at;     // where the header's own sum stands in text, 0: it has none
-  dlua_text key, value;
-} header;
-
-static void free_header(header *h) {
-  for (int64_t k = 0; k < h->count; k++) free(h->entry[k].name);
-  free(h->entry);
-  dlua_archive_free(&h->meta);
-  dlua_bytes_free(&h->text);
-  dlua_bytes_free(&h->key.bytes);
-  dlua_bytes_free(&h->value.bytes);
-}
-
-static dlua_status malformed(const header *h, const dlua_json *j, const char *expected) {
-  return dlua_fail(DLUA_BAD_FILE, "%s: byte %zu of the header: %s expected (safetensors)", h->path,
-                   8 + (size_t)(j->at - (const char *)h->text.data), expected);
-}
-
-static dlua_status parse_metadata(header *h, dlua_json *j) {
-  if (!dlua_json_take(j, '{')) return malformed(h, j, "{");
-  if (dlua_json_take(j, '}')) return DLUA_OK;
-  do {
-    if (!dlua_json_string(j, &h->key)) return malformed(h, j, "a string");
-    if (!dlua_json_take(j, ':')) return malformed(h, j, ":");
-    if (!dlua_json_string(j, &h->value)) return malformed(h, j, "a string");
-    const char *key = (const char *)h->key.bytes.data, *value = (const char *)h->value.bytes.data;
-    DLUA_TRY(dlua_archive_note(&h->meta, key, value));
-    if (strcmp(key, crc_key) != 0) continue;
-    if (h->value.raw_size != 8) return malformed(h, j, "a sum of 8 digits");
-    h->crc_at = (size_t)(h->value.raw - (const char *)h->text.data);
-  } while (dlua_json_take(j, ','));
-  return dlua_json_take(j, '}') ? DLUA_OK : malformed(h, j, "} or ,");
-}
-
-static dlua_status parse_dtype(header *h, dlua_json *j, entry *e) {
-  if (!dlua_json_string(j, &h->value)) return malformed(h, j, "a dtype");
-  for (int k = 0; k < DLUA_DTYPES; k++) {
-    if (strcmp((const char *)h->value.bytes.data, dtype_names[k]) != 0) continue;
-    e->dtype = (dlua_dtype)k;
-    return DLUA_OK;
-  }
-  return dlua_fail(DLUA_BAD_FILE, "%s: tensor %s is of dtype %.20s, which dlua does not have",
-                   h->path, e->name, (const char *)h->value.bytes.data);
-}
-
-static dlua_status parse_shape(header *h, dlua_json *j, entry *e) {
-  uint64_t size;
-  if (!dlua_json_take(j, '[')) return malformed(h, j, "[");
-  if (dlua_json_take(j, ']')) return DLUA_OK;
-  do {
-    if (!dlua_json_integer(j, &size)) return malformed(h, j, "a size");
-    if (e->ndim == DLUA_MAX_DIMS) {
-      return dlua_fail(DLUA_BAD_FILE, "%s: tensor %s has more than %d dimensions", h->path, e->name,
-                       DLUA_MAX_DIMS);
-    }
-    e->size[e->ndim++] = (int64_t)size;
-  } while (dlua_json_take(j, ','));
-  return dlua_json_take(j, ']') ? DLUA_OK : malformed(h, j, "] or ,");
-}
-
-static dlua_status parse_offsets(header *h, dlua_json *j, entry *e) {
-  bool good = dlua_json_take(j, '[') && dlua_json_integer(j, &e->from) && dlua_json_take(j, ',') &&
-              dlua_json_integer(j, &e->to) && dlua_json_take(j, ']');
-  return good ? DLUA_OK : malformed(h, j, "[from, to]");
-}
-
-static dlua_status parse_entry(header *h, dlua_json *j, entry *e) {
-  static const char *const keys[] = {"dtype", "shape", "data_offsets"};
-  static dlua_status (*const parse[])(header *, dlua_json *, entry *) = {parse_dtype, parse_shape,
-                                                                         parse_offsets};
-  int seen = 0;
-  if (!dlua_json_take(j, '{')) return malformed(h, j, "{");
-  do {
-    if (!dlua_json_string(j, &h->key)) return malformed(h, j, "dtype, shape or data_offsets");
-    int k = 0;
-    while (k < 3 && strcmp((const char *)h->key.bytes.data, keys[k]) != 0) k++;
-    if (k == 3 || (seen & 1 << k)) return malformed(h, j, "dtype, shape and data_offsets, once");
-    if (!dlua_json_take(j, ':')) return malformed(h, j, ":");
-    DLUA_TRY(parse[k](h, j, e));
-    seen |= 1 << k;
-  } while (dlua_json_take(j, ','));
-  if (seen != 7) return malformed(h, j, "dtype, shape and data_offsets");
-  return dlua_json_take(j, '}') ? DLUA_OK : malformed(h, j, "} or ,");
-}
-
-static dlua_status parse_member(header *h, dlua_json *j) {
-  if (!dlua_json_string(j, &h->key)) return malformed(h, j, "a name");
-  const char *name = (const char *)h->key.bytes.data;
-  if (strlen(name) != h->key.bytes.size) return malformed(h, j, "a name without zero bytes");
-  if (!dlua_json_take(j, ':')) return malformed(h, j, ":");
-  if (strcmp(name, "__metadata__") == 0) {
-    return h->meta.pairs > 0 ? malformed(h, j, "one __metadata__") : parse_metadata(h, j);
-  }
-  if (!grow((void **)&h->entry, h->count, &h->room, sizeof *h->entry)) return no_memory();
-  entry *e = &h->entry[h->count];
-  *e = (entry){.name = strdup(name)};
-  if (!e->name) return no_memory();
-  h->count++;
-  return parse_entry(h, j, e);
-}
-
-static dlua_status parse_text(header *h) {
-  dlua_json j = {(const char *)h->text.data, (const char *)h->text.data + h->text.size};
-  if (j.at == j.end || *j.at != '{') return malformed(h, &j, "{");
-  j.at++;
-  if (!dlua_json_take(&j, '}')) {
-    do DLUA_TRY(parse_member(h, &j));
-    while (dlua_json_take(&j, ','));
-    if (!dlua_json_take(&j, '}')) return malformed(h, &j, "} or ,");
-  }
-  while (j.at < j.end && *j.at == ' ') j.at++;
-  return j.at == j.end ? DLUA_OK : malformed(h, &j, "nothing but spaces");
-}
-
-// ---------------------------------------------------------------- the header, checked
-
-static int by_place(const void *a, const void *b) {
-  const entry *x = a, *y = b;
-  if (x->from != y->from) return x->from < y->from ? -1 : 1;
-  return x->to < y->to ? -1 : x->to > y->to;
-}
-
-static int by_text(const void *a, const void *b) {
-  return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-// Fails when two of n names are the same; they are what stride bytes apart from first on point to.
-static dlua_status check_names(const header *h, const void *first, int64_t n, size_t stride) {
-  char **names = malloc((size_t)(n + 1) * sizeof *names);
-  if (!names) return no_memory();
-  for (int64_t k = 0; k < n; k++)
-    names[k] = *(char *const *)((const char *)first + k * (int64_t)stride);
-  qsort(names, (size_t)n, sizeof *names, by_text);
-  dlua_status status = DLUA_OK;
-  for (int64_t k = 1; k < n && status == DLUA_OK; k++) {
-    if (strcmp(names[k - 1], names[k]) != 0) continue;
-    status = dlua_fail(DLUA_BAD_FILE, "%s: %s appears twice (safetensors)", h->path, names[k]);
-  }
-  free(names);
-  return status;
-}
-
-static dlua_status check_entry(const header *h, const entry *e, uint64_t expected) {
-  size_t bytes = 0;
-  bool fits = dlua_shape_bytes(e->dtype, e->ndim, e->size, &bytes);
-  if (e->from != expected) {
-    return dlua_fail(DLUA_BAD_FILE,
-                     "%s: tensor %s starts at byte %llu of the data where %llu was expected "
-                     "(safetensors)",
-                     h->path, e->name, (unsigned long long)e->from, (unsigned long long)expected);
-  }
-  if (fits && e->to >= e->from && e->to - e->from == bytes) return DLUA_OK;
-  return dlua_fail(DLUA_BAD_FILE, "%s: tensor %s %s of %s does not take %lld bytes (safetensors)",
-                   h->path, e->name, dlua_sizes_text(e->ndim, e->size), dtype_names[e->dtype],
-                   (long long)(e->to - e->from));
-}
-
-// Names once, values one after the other from 0 to size.
-static dlua_status check_layout(header *h, uint64_t size) {
-  uint64_t expected = 0;
-  if (h->count > 0) qsort(h->entry, (size_t)h->count, sizeof *h->entry, by_place);
-  for (int64_t k = 0; k < h->count; k++) {
-    DLUA_TRY(check_entry(h, &h->entry[k], expected));
-    expected = h->entry[k].to;
-  }
-  if (expected != size) {
-    return dlua_fail(DLUA_BAD_FILE, "%s: tensors take %llu bytes, the file has %llu (safetensors)",
-                     h->path, (unsigned long long)expected, (unsigned long long)size);
-  }
-  DLUA_TRY(check_names(h, h->entry, h->count, sizeof *h->entry));
-  return check_names(h, h->meta.pair, h->meta.pairs, sizeof *h->meta.pair);
-}
-
-static const char *find_pair(const dlua_archive *meta, const char *prefix, const char *name) {
-  size_t size = strlen(prefix);
-  for (int64_t k = 0; k < meta->pairs; k++) {
-    const char *key = meta->pair[k].key;
-    if (strncmp(key, prefix, size) == 0 && strcmp(key + size, name) == 0) {
-      return meta->pair[k].value;
-    }
-  }
-  return NULL;
-}
-
-static uint32_t header_crc(const header *h) {
-  uint32_t crc = dlua_crc32c(0, h->text.data, h->crc_at);
-  crc = dlua_crc32c(crc, "        ", 8);
-  return dlua_crc32c(crc, h->text.data + h->crc_at + 8, h->text.size - h->crc_at - 8);
-}
-
-static dlua_status wrong_sum(const char *path, const char *what, const char *stored, uint32_t crc) {
-  return dlua_fail(DLUA_BAD_FILE, "%s: %s is damaged: CRC-32C is %08x, %.8s was stored", path, what,
-                   crc, stored);
-}
-
-// A header that has anything of dlua's must have its sum, or a damaged key would switch it off.
-static dlua_status check_header_sum(const header *h) {
-  if (h->crc_at == 0) {
-    for (int64_t k = 0; k < h->meta.pairs; k++) {
-      if (strncmp(h->meta.pair[k].key, "dlua.", 5) == 0) {
-        return dlua_fail(DLUA_BAD_FILE, "%s: the header's own CRC-32C is missing", h->path);
-      }
-    }
-    return DLUA_OK;
-  }
-  char digits[9];
-  uint32_t crc = header_crc(h);
-  snprintf(digits, sizeof digits, "%08x", crc);
-  const char *stored = (const char *)h->text.data + h->crc_at;
-  return memcmp(digits, stored, 8) == 0 ? DLUA_OK : wrong_sum(h->path, "the header", stored, crc);
 }
 
 // ---------------------------------------------------------------- reading
 
-static dlua_status read_header(header *h, const dlua_reader *r) {
+static dlua_status read_header(dlua_header *h, const dlua_reader *r) {
   uint8_t raw[8];
   uint64_t size = 0;
   if (r->size < 8) {
@@ -305,62 +64,56 @@ static dlua_status read_header(header *h, const dlua_reader *r) {
   DLUA_TRY(dlua_bytes_reserve(&h->text, (size_t)size));
   DLUA_TRY(dlua_reader_at(r, 8, h->text.data, (size_t)size));
   h->text.size = (size_t)size;
-  DLUA_TRY(parse_text(h));
-  DLUA_TRY(check_header_sum(h));
-  return check_layout(h, r->size - 8 - size);
+  DLUA_TRY(dlua_header_parse(h));
+  DLUA_TRY(dlua_header_check_sum(h));
+  return dlua_header_check(h, r->size - 8 - size);
 }
 
-static dlua_status check_booleans(const header *h, const entry *e, const uint8_t *value) {
+static dlua_status check_booleans(const dlua_header *h, const dlua_entry *e, const uint8_t *value) {
   for (uint64_t k = 0; k < e->to - e->from; k++) {
     if (value[k] <= 1) continue;
     return dlua_fail(DLUA_BAD_FILE, "%s: tensor %s: byte %llu of the data is %d, not a boolean",
-                     h->path, e->name, (unsigned long long)(e->from + k), value[k]);
+                     h->path, e->name.raw, (unsigned long long)(e->from + k), value[k]);
   }
   return DLUA_OK;
 }
 
-static dlua_status check_values(const header *h, const entry *e, const void *data) {
-  const char *stored = find_pair(&h->meta, crc_of, e->name);
+static dlua_status check_values(const dlua_header *h, const dlua_entry *e, const void *data) {
+  const char *stored = dlua_header_note(h, crc_of, e->name.raw);
   uint32_t crc = h->crc_at > 0 ? dlua_crc32c(0, data, (size_t)(e->to - e->from)) : 0;
   char digits[9], what[200];
   snprintf(digits, sizeof digits, "%08x", crc);
-  snprintf(what, sizeof what, "tensor %.180s", e->name);
+  snprintf(what, sizeof what, "tensor %.180s", e->name.raw);
   if (h->crc_at > 0 && (!stored || strcmp(stored, digits) != 0)) {
-    return wrong_sum(h->path, what, stored ? stored : "none", crc);
+    return dlua_header_wrong_sum(h->path, what, stored ? stored : "none", crc);
   }
   return e->dtype == DLUA_BOOL ? check_booleans(h, e, data) : DLUA_OK;
 }
 
-static dlua_status read_entry(const header *h, const dlua_reader *r, const entry *e,
+static dlua_status read_entry(const dlua_header *h, const dlua_reader *r, const dlua_entry *e,
                               dlua_archive *a) {
   dlua_tensor *x = NULL;
   DLUA_TRY(dlua_tensor_new(&x, e->dtype, e->ndim, e->size, dlua_cpu()));
   uint64_t start = 8 + h->text.size + e->from;
   dlua_status status = dlua_reader_at(r, start, dlua_data(x), (size_t)(e->to - e->from));
   if (status == DLUA_OK) status = check_values(h, e, dlua_data(x));
-  if (status == DLUA_OK) status = dlua_archive_add(a, e->name, x);
+  if (status == DLUA_OK) status = dlua_archive_add(a, e->name.raw, x);
   dlua_tensor_release(x);
   return status;
 }
 
-static dlua_tensor *find_tensor(const dlua_archive *a, const char *name) {
-  for (int64_t k = 0; k < a->count; k++) {
-    if (strcmp(a->item[k].name, name) == 0) return a->item[k].tensor;
-  }
-  return NULL;
-}
-
-// The user's own pairs, and the names under which a tensor appears once more.
-static dlua_status read_metadata(const header *h, dlua_archive *a) {
-  for (int64_t k = 0; k < h->meta.pairs; k++) {
-    const char *key = h->meta.pair[k].key, *value = h->meta.pair[k].value;
+// The user's own pairs, and the names under which a tensor appears once more: items of a are the
+// entries in their order.
+static dlua_status read_metadata(const dlua_header *h, dlua_archive *a) {
+  for (int64_t k = 0; k < h->notes; k++) {
+    char *key = h->note[k].key.raw, *value = h->note[k].value.raw;
     if (strncmp(key, same_as, sizeof same_as - 1) == 0) {
-      const char *name = key + sizeof same_as - 1;
-      dlua_tensor *x = find_tensor(a, value);
-      if (!x || find_tensor(a, name)) {
+      char *name = key + sizeof same_as - 1;
+      const dlua_entry *e = dlua_header_entry(h, value);
+      if (!e || dlua_header_entry(h, name)) {
         return dlua_fail(DLUA_BAD_FILE, "%s: %s cannot be the same as %s", h->path, name, value);
       }
-      DLUA_TRY(dlua_archive_add(a, name, x));
+      DLUA_TRY(dlua_archive_add(a, name, a->item[e - h->entry].tensor));
     } else if (strncmp(key, "dlua.", 5) != 0) {
       DLUA_TRY(dlua_archive_note(a, key, value));
     }
@@ -369,13 +122,13 @@ static dlua_status read_metadata(const header *h, dlua_archive *a) {
 }
 
 static dlua_status read_archive(const dlua_reader *r, dlua_archive *a) {
-  header h = {.path = r->path};
+  dlua_header h = {.path = r->path};
   dlua_status status = read_header(&h, r);
   for (int64_t k = 0; k < h.count && status == DLUA_OK; k++) {
     status = read_entry(&h, r, &h.entry[k], a);
   }
   if (status == DLUA_OK) status = read_metadata(&h, a);
-  free_header(&h);
+  dlua_header_free(&h);
   return status;
 }
 
@@ -488,7 +241,7 @@ static dlua_status add_entry(draft *d, const dlua_named *item, uint64_t *at) {
   const dlua_tensor *x = item->tensor;
   DLUA_TRY(add_text(d, ","));
   DLUA_TRY(dlua_json_write(&d->text, item->name, strlen(item->name)));
-  snprintf(part, sizeof part, ":{\"dtype\":\"%s\",\"shape\":[", dtype_names[x->dtype]);
+  snprintf(part, sizeof part, ":{\"dtype\":\"%s\",\"shape\":[", dlua_safetensors_dtypes[x->dtype]);
   DLUA_TRY(add_text(d, part));
   for (int k = 0; k < x->ndim; k++) {
     snprintf(part, sizeof part, k > 0 ? ",%lld" : "%lld", (long long)x->size[k]);
@@ -501,24 +254,30 @@ static dlua_status add_entry(draft *d, const dlua_named *item, uint64_t *at) {
   return add_text(d, part);
 }
 
-// Parses what was written, as a reader would, and puts the sum in.
+// Checks a copy of what was written as a reader would; *crc becomes its sum.
+static dlua_status check_copy(dlua_header *h, const dlua_bytes *text, uint64_t size,
+                              uint32_t *crc) {
+  DLUA_TRY(dlua_bytes_add(&h->text, text->data, text->size));
+  DLUA_TRY(dlua_header_parse(h));
+  *crc = dlua_header_sum(h);
+  return dlua_header_check(h, size);
+}
+
+// Ends the header and puts its sum in.
 static dlua_status finish_text(draft *d, uint64_t size) {
+  uint32_t crc = 0;
+  char digits[9];
   DLUA_TRY(add_text(d, "}"));
   while (d->text.size % 8 != 0) DLUA_TRY(add_text(d, " "));
   if (d->text.size > DLUA_MAX_HEADER) {
     return dlua_fail(DLUA_BAD_ARGUMENT, "%s: a header of %zu bytes is above the limit of %d",
                      d->path, d->text.size, DLUA_MAX_HEADER);
   }
-  header h = {.path = d->path, .text = d->text};
-  dlua_status status = parse_text(&h);
-  if (status == DLUA_OK) status = check_layout(&h, size);
-  if (status == DLUA_OK) {
-    char digits[9];
-    snprintf(digits, sizeof digits, "%08x", header_crc(&h));
-    memcpy(d->text.data + h.crc_at, digits, 8);
-  }
-  h.text = (dlua_bytes){0}; // the draft's
-  free_header(&h);
+  dlua_header h = {.path = d->path};
+  dlua_status status = check_copy(&h, &d->text, size, &crc);
+  snprintf(digits, sizeof digits, "%08x", crc);
+  if (status == DLUA_OK) memcpy(d->text.data + h.crc_at, digits, 8);
+  dlua_header_free(&h);
   return status;
 }
 
@@ -555,11 +314,12 @@ static dlua_status write_draft(draft *d) {
 }
 
 dlua_status dlua_safetensors_write(const char *path, const dlua_archive *a) {
-  size_t n = (size_t)a->count + 1;
+  size_t n = (size_t)a->count;
   draft d = {.path = path, .archive = a};
-  d.order = malloc(n * sizeof *d.order), d.same = malloc(n * sizeof *d.same);
-  dlua_status status = d.order && d.same ? write_draft(&d) : no_memory();
-  free(d.order), free(d.same);
+  d.order = dlua_new_block(n * sizeof *d.order);
+  d.same = d.order ? dlua_new_block(n * sizeof *d.same) : NULL;
+  dlua_status status = d.same ? write_draft(&d) : DLUA_NO_MEMORY;
+  dlua_delete_block(d.order), dlua_delete_block(d.same);
   dlua_bytes_free(&d.text);
   return status;
 }

@@ -14,7 +14,11 @@
 
 #include "file.h"
 
+// Of one file. A tensor or pair costs a hundred times the bytes that it takes to write one down, so
+// their number is what bounds the memory that a header can ask for.
 #define DLUA_MAX_HEADER 100000000
+#define DLUA_MAX_TENSORS (1 << 16)
+#define DLUA_MAX_PAIRS (1 << 17)
 
 typedef struct dlua_named {
   char *name;
@@ -25,8 +29,8 @@ typedef struct dlua_pair {
   char *key, *value;
 } dlua_pair;
 
-// What a file holds: tensors in the order of their bytes, metadata as in the header without dlua's
-// own.
+// What a file holds: tensors in the order of their bytes, metadata in the order of its keys without
+// dlua's own.
 typedef struct dlua_archive {
   dlua_named *item;
   int64_t count, room;

@@ -42,11 +42,11 @@ static int hex_digit(char c) {
   return -1;
 }
 
-static bool four_digits(dlua_json *j, uint32_t *code) {
-  if (j->end - j->at < 4) return false;
+static bool four_digits(const char **at, const char *end, uint32_t *code) {
+  if (end - *at < 4) return false;
   *code = 0;
   for (int k = 0; k < 4; k++) {
-    int digit = hex_digit(*j->at++);
+    int digit = hex_digit(*(*at)++);
     if (digit < 0) return false;
     *code = *code << 4 | (uint32_t)digit;
   }
@@ -54,43 +54,41 @@ static bool four_digits(dlua_json *j, uint32_t *code) {
 }
 
 // The code point after \u; two of them where they are a surrogate pair.
-static bool code_point(dlua_json *j, uint32_t *code) {
+static bool code_point(const char **at, const char *end, uint32_t *code) {
   uint32_t low;
-  if (!four_digits(j, code)) return false;
+  if (!four_digits(at, end, code)) return false;
   if (*code < 0xD800 || *code > 0xDFFF) return true;
-  if (*code > 0xDBFF || j->end - j->at < 6 || j->at[0] != '\\' || j->at[1] != 'u') return false;
-  j->at += 2;
-  if (!four_digits(j, &low) || low < 0xDC00 || low > 0xDFFF) return false;
+  if (*code > 0xDBFF || end - *at < 6 || (*at)[0] != '\\' || (*at)[1] != 'u') return false;
+  *at += 2;
+  if (!four_digits(at, end, &low) || low < 0xDC00 || low > 0xDFFF) return false;
   *code = 0x10000 + ((*code - 0xD800) << 10) + (low - 0xDC00);
   return true;
 }
 
-static bool add_utf8(dlua_bytes *out, uint32_t code) {
-  uint8_t b[4];
+static size_t to_utf8(uint32_t code, char out[4]) {
   size_t n = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
   static const uint8_t lead[] = {0, 0, 0xC0, 0xE0, 0xF0};
-  for (size_t k = n; k-- > 1; code >>= 6) b[k] = (uint8_t)(0x80 | (code & 0x3F));
-  b[0] = (uint8_t)(lead[n] | code);
-  return dlua_bytes_add(out, b, n) == DLUA_OK;
+  for (size_t k = n; k-- > 1; code >>= 6) out[k] = (char)(0x80 | (code & 0x3F));
+  out[0] = (char)(lead[n] | code);
+  return n;
 }
 
-static bool escape(dlua_json *j, dlua_bytes *out) {
+// What an escape means, from behind its backslash; 0 where it is none.
+static size_t escape(const char **at, const char *end, char out[4]) {
   static const char plain[] = "\"\\/bfnrt", meaning[] = "\"\\/\b\f\n\r\t";
-  if (j->at >= j->end) return false;
-  char c = *j->at++;
+  if (*at >= end) return 0;
+  char c = *(*at)++;
   uint32_t code;
-  if (c == 'u') return code_point(j, &code) && add_utf8(out, code);
+  if (c == 'u') return code_point(at, end, &code) ? to_utf8(code, out) : 0;
   const char *found = c ? strchr(plain, c) : NULL;
-  return found && dlua_bytes_add(out, &meaning[found - plain], 1) == DLUA_OK;
+  if (!found) return 0;
+  out[0] = meaning[found - plain];
+  return 1;
 }
 
-// Bytes of the UTF-8 sequence at the cursor, 0 where it is none (overlong and surrogates included).
-static size_t sequence(const dlua_json *j) {
-  const uint8_t *b = (const uint8_t *)j->at;
-  size_t left = (size_t)(j->end - j->at), n = b[0] < 0x80   ? 1
-                                              : b[0] < 0xE0 ? 2
-                                              : b[0] < 0xF0 ? 3
-                                                            : 4;
+// Bytes of the UTF-8 sequence at b, 0 where it is none (overlong and surrogates included).
+static size_t sequence(const uint8_t *b, size_t left) {
+  size_t n = b[0] < 0x80 ? 1 : b[0] < 0xE0 ? 2 : b[0] < 0xF0 ? 3 : 4;
   if (n == 1) return 1;
   if (b[0] < 0xC2 || b[0] > 0xF4 || left < n) return 0;
   for (size_t k = 1; k < n; k++) {
@@ -101,31 +99,59 @@ static size_t sequence(const dlua_json *j) {
   return overlong || surrogate || beyond ? 0 : n;
 }
 
-static bool string_body(dlua_json *j, dlua_bytes *out) {
-  while (j->at < j->end && *j->at != '"') {
-    if ((unsigned char)*j->at < 0x20) return false;
-    if (*j->at == '\\') {
-      j->at++;
-      if (!escape(j, out)) return false;
-      continue;
-    }
-    size_t n = sequence(j);
-    if (n == 0 || dlua_bytes_add(out, j->at, n) != DLUA_OK) return false;
-    j->at += n;
+// Decodes one character of a string and passes over it; the bytes of it, 0 where it is none.
+static size_t character(const char **at, const char *end, char out[4]) {
+  if ((unsigned char)**at < 0x20) return 0;
+  if (**at == '\\') {
+    ++*at;
+    return escape(at, end, out);
   }
-  return j->at < j->end;
+  size_t n = sequence((const uint8_t *)*at, (size_t)(end - *at));
+  memcpy(out, *at, n);
+  *at += n;
+  return n;
 }
 
 bool dlua_json_string(dlua_json *j, dlua_text *text) {
-  text->bytes.size = 0;
+  char ignored[4];
   if (!dlua_json_take(j, '"')) return false;
   text->raw = j->at;
-  if (!string_body(j, &text->bytes)) return false;
-  text->raw_size = (size_t)(j->at - text->raw);
+  const char *at = j->at;
+  while (at < j->end && *at != '"') {
+    if (character(&at, j->end, ignored) > 0) continue;
+    j->at += at - j->at;
+    return false;
+  }
+  text->size = (size_t)(at - text->raw);
+  j->at += text->size;
+  if (j->at >= j->end) return false;
   j->at++;
-  if (dlua_bytes_add(&text->bytes, "", 1) != DLUA_OK) return false;
-  text->bytes.size--;
   return true;
+}
+
+bool dlua_json_is(const dlua_text *text, const char *word) {
+  const char *at = text->raw, *end = at + text->size;
+  size_t left = strlen(word);
+  while (at < end) {
+    char out[4];
+    size_t n = character(&at, end, out);
+    if (n > left || memcmp(word, out, n) != 0) return false;
+    word += n, left -= n;
+  }
+  return left == 0;
+}
+
+void dlua_json_decode(dlua_text *text) {
+  const char *at = text->raw, *end = at + text->size;
+  char *to = text->raw;
+  while (at < end) {
+    char out[4];
+    size_t n = character(&at, end, out);
+    memcpy(to, out, n);
+    to += n;
+  }
+  *to = 0;
+  text->size = (size_t)(to - text->raw);
 }
 
 dlua_status dlua_json_write(dlua_bytes *out, const char *text, size_t size) {

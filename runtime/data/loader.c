@@ -228,7 +228,7 @@ static dlua_status set_up(dlua_loader *l) {
   if (!l->steps) return DLUA_NO_MEMORY;
   if (o->nsteps > 0) memcpy(l->steps, o->steps, (size_t)o->nsteps * sizeof *l->steps);
   int64_t n = l->dataset->count;
-  l->batches = o->drop_last ? n / o->batch : (n + o->batch - 1) / o->batch;
+  l->batches = o->drop_last ? n / o->batch : n / o->batch + (n % o->batch != 0);
   return DLUA_OK;
 }
 

@@ -285,6 +285,19 @@ dlua_status dlua_transform_find(const char *name, dlua_transform_kind *kind) {
   return dlua_fail(DLUA_BAD_ARGUMENT, "transforms: there is no %s", name);
 }
 
+// Products of such sides, and of one with the elements of a picture, fit 64 bits.
+dlua_status dlua_transform_check(const dlua_transform *t) {
+  static const int sizes[DLUA_T_KINDS] = {
+      [DLUA_T_CROP] = 6, [DLUA_T_CENTER_CROP] = 2, [DLUA_T_RESIZE] = 2, [DLUA_T_PAD] = 4};
+  const int most = 1 << 24;
+  for (int k = 0; k < sizes[t->kind]; k++) {
+    if (t->p[k] >= 0 && t->p[k] <= most) continue;
+    return dlua_fail(DLUA_BAD_ARGUMENT, "transforms.%s: a size or padding of %.0f is outside 0..%d",
+                     dlua_transform_name(t->kind), t->p[k], most);
+  }
+  return DLUA_OK;
+}
+
 void dlua_scratch_free(dlua_scratch *scratch) {
   dlua_bytes_free(&scratch->side[0]);
   dlua_bytes_free(&scratch->side[1]);

@@ -59,6 +59,9 @@ const char *dlua_transform_name(dlua_transform_kind kind);
 // Finds a kind by that name; DLUA_BAD_ARGUMENT if there is none.
 dlua_status dlua_transform_find(const char *name, dlua_transform_kind *kind);
 
+// Refuses sizes and paddings that no picture has; steps that are run must have passed.
+dlua_status dlua_transform_check(const dlua_transform *t);
+
 // Runs n steps on a picture. result is the input itself or lies in scratch until its next use.
 dlua_status dlua_transform_run(int n, const dlua_transform *steps, const dlua_draw *draw,
                                const dlua_picture *input, dlua_scratch *scratch,

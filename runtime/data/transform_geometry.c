@@ -90,9 +90,9 @@ dlua_status dlua_step_resize(dlua_step *s) {
 // ---------------------------------------------------------------- affine maps
 
 static float nearest(const dlua_picture *p, int64_t c, double y, double x, float fill) {
-  int64_t row = (int64_t)floor(y + 0.5), column = (int64_t)floor(x + 0.5);
-  if (row < 0 || column < 0 || row >= p->h || column >= p->w) return fill;
-  return value_at(p, (c * p->h + row) * p->w + column);
+  double row = floor(y + 0.5), column = floor(x + 0.5);
+  bool inside = row >= 0 && column >= 0 && row < (double)p->h && column < (double)p->w;
+  return inside ? value_at(p, (c * p->h + (int64_t)row) * p->w + (int64_t)column) : fill;
 }
 
 static float bilinear(const dlua_picture *p, int64_t c, double y, double x, float fill) {

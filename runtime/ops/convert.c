@@ -117,6 +117,10 @@ static int32_t to_i32(double x) {
 
 static uint8_t to_u8(double x) { return x >= 255 ? 255 : x > 0 ? (uint8_t)x : 0; }
 
+int64_t dlua_to_integer(double x, dlua_dtype dtype) {
+  return dtype == DLUA_I32 ? to_i32(x) : dtype == DLUA_U8 ? to_u8(x) : to_i64(x);
+}
+
 #define READ(name, field, T, expression) \
   static void name(wide *w, int64_t n, const char *p, int64_t s) { \
     for (int64_t k = 0; k < n; k++) { \

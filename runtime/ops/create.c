@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "convert.h"
 #include "create.h"
 #include "reduce.h"
 
@@ -165,20 +166,25 @@ static dlua_status eye_shape(dlua_args *a) {
 }
 
 // Element k of a contiguous result of any dtype but the narrow floats.
-static void put_any(const dlua_tensor *out, int64_t k, double f, int64_t i) {
+static void put_integer(const dlua_tensor *out, int64_t k, int64_t i) {
+  if (dlua_is_float(out->dtype))
+    dlua_put(out, k, (double)i);
+  else
+    dlua_put_int(out, k, out->dtype == DLUA_BOOL ? i != 0 : i);
+}
+
+static void put_float(const dlua_tensor *out, int64_t k, double f) {
   if (dlua_is_float(out->dtype))
     dlua_put(out, k, f);
-  else if (out->dtype == DLUA_BOOL)
-    dlua_put_int(out, k, i != 0);
   else
-    dlua_put_int(out, k, i);
+    dlua_put_int(out, k, out->dtype == DLUA_BOOL ? f != 0 : dlua_to_integer(f, out->dtype));
 }
 
 static dlua_status eye_cpu(const dlua_args *a) {
   dlua_tensor *out = a->out[0];
   DLUA_TRY(dlua_tensor_fill(out, 0));
   int64_t n = out->size[0] < out->size[1] ? out->size[0] : out->size[1];
-  for (int64_t k = 0; k < n; k++) put_any(out, k * (out->size[1] + 1), 1, 1);
+  for (int64_t k = 0; k < n; k++) put_integer(out, k * (out->size[1] + 1), 1);
   return DLUA_OK;
 }
 
@@ -227,8 +233,10 @@ static dlua_status range_shape(dlua_args *a) {
 static dlua_status range_cpu(const dlua_args *a) {
   int64_t n = a->out[0]->size[0], step = a->num[2].i;
   for (int64_t k = 0; k < n; k++) {
-    double f = number(&a->num[0]) + (double)k * number(&a->num[2]);
-    put_any(a->out[0], k, f, all_ints(a) ? a->num[0].i + k * step : (int64_t)f);
+    if (all_ints(a))
+      put_integer(a->out[0], k, a->num[0].i + k * step);
+    else
+      put_float(a->out[0], k, number(&a->num[0]) + (double)k * number(&a->num[2]));
   }
   return DLUA_OK;
 }
@@ -257,7 +265,7 @@ static dlua_status linspace_cpu(const dlua_args *a) {
          step = n > 1 ? (last - first) / (double)(n - 1) : 0;
   for (int64_t k = 0; k < n; k++) {
     double f = k < (n + 1) / 2 ? first + step * (double)k : last - step * (double)(n - 1 - k);
-    put_any(a->out[0], k, f, (int64_t)f);
+    put_float(a->out[0], k, f);
   }
   return DLUA_OK;
 }

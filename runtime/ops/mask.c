@@ -44,15 +44,17 @@ static bool broadcasts_to(const dlua_tensor *mask, const dlua_tensor *x) {
 
 // ---------------------------------------------------------------- masked_fill
 
+// A number that an integer dtype holds, as dlua_number_fits saw.
+static int64_t whole(const dlua_value *v) { return v->is_int ? v->i : (int64_t)v->f; }
+
 // A number as one element of a dtype; the kernels see neither bf16 nor f16.
 static void store(void *to, uint8_t dtype, const dlua_value *v) {
-  int64_t i = v->is_int ? v->i : (int64_t)v->f;
   switch (dtype) {
   case DLUA_F32: *(float *)to = (float)v->f; break;
   case DLUA_F64: *(double *)to = v->f; break;
-  case DLUA_I64: *(int64_t *)to = i; break;
-  case DLUA_I32: *(int32_t *)to = (int32_t)i; break;
-  case DLUA_U8: *(uint8_t *)to = (uint8_t)i; break;
+  case DLUA_I64: *(int64_t *)to = whole(v); break;
+  case DLUA_I32: *(int32_t *)to = (int32_t)whole(v); break;
+  case DLUA_U8: *(uint8_t *)to = (uint8_t)whole(v); break;
   default: *(uint8_t *)to = v->is_int ? v->i != 0 : v->f != 0; break;
   }
 }

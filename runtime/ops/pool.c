@@ -91,9 +91,18 @@ void dlua_pool_spec(dlua_args *a, int k, const dlua_pool_plane *p) {
   dlua_spec_shape(a, k, 4, (int64_t[]){size[0], size[1], p->oh, p->ow});
 }
 
+// Places are i32.
+static dlua_status check_places(const dlua_args *a, const dlua_pool_plane *p) {
+  if (p->h == 0 || p->w <= INT32_MAX / p->h) return DLUA_OK;
+  return dlua_shape_error(
+      a, "a plane of %lldx%lld has more elements than the %d that can be told apart",
+      (long long)p->h, (long long)p->w, INT32_MAX);
+}
+
 static dlua_status max_pool2d_shape(dlua_args *a) {
   dlua_pool_plane p;
   DLUA_TRY(dlua_pool_plane_of(a, true, a->num[4].i, &p));
+  DLUA_TRY(check_places(a, &p));
   for (int k = 0; k < 2; k++) {
     dlua_pool_spec(a, k, &p);
     a->spec[k].layout = (dlua_layout)a->in[0]->storage->layout;
@@ -105,6 +114,7 @@ static dlua_status max_pool2d_shape(dlua_args *a) {
 static dlua_status adaptive_max_pool2d_shape(dlua_args *a) {
   dlua_pool_plane p;
   DLUA_TRY(dlua_pool_adaptive(a, &p));
+  DLUA_TRY(check_places(a, &p));
   for (int k = 0; k < 2; k++) dlua_pool_spec(a, k, &p);
   a->spec[1].dtype = DLUA_I32;
   return DLUA_OK;

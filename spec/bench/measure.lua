@@ -49,7 +49,8 @@ end
 -- The programs to compare, dlua first: {name =, command =}.
 local function contestants(row, batch, threads, o)
   local list = {}
-  local call = ("%s %d %d %g"):format(row.runs or row[1], threads, batch, row.whole and 0 or o.seconds)
+  local call = ("%s %d %d %g %s %s"):format(row.runs or row[1], threads, batch, row.whole and 0 or o.seconds, o.device,
+    o.dtype)
   local pictures = "DLUA_BENCH_PNG=" .. quoted(o.pictures or "")
   local function add(name, ...) list[#list + 1] = {name = name, command = table.concat({...}, " ")} end
   if row[1] == "start" then
@@ -69,7 +70,7 @@ local function contestants(row, batch, threads, o)
 end
 
 -- The figures of all contestants, dlua's first, each the median of its rounds; nil and a reason when one failed.
--- o: program, here (this folder), peer, seconds, rounds, compile, pictures.
+-- o: program, here (this folder), peer, seconds, rounds, compile, pictures, device, dtype.
 function measure.compare(row, batch, threads, o)
   local list = contestants(row, batch, threads, o)
   local run = row.whole and whole or inside

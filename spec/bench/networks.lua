@@ -7,17 +7,18 @@ local function sgd(p) return optim.SGD(p, {lr = 1e-2}) end
 
 -- A row: a step of the network on random examples; the third result switches the optimiser's guard.
 local function trained(make, input, classes, optimizer)
-  return function(batch)
-    local net = make()
+  return function(batch, on)
+    local net = on.place(make())
     local opt = optimizer(net:parameters())
-    local x = dlua.randn(batch, table.unpack(input))
-    local y = dlua.randint(1, classes, {batch})
+    local x = on.place(dlua.randn(batch, table.unpack(input)))
+    local y = on.place(dlua.randint(1, classes, {batch}))
+    local function loss_of() return net(x):cross_entropy(y) end
     return function()
-      local loss = net(x):cross_entropy(y)
+      local loss = on.forward(loss_of)
       opt:zero_grad()
       loss:backward()
       opt:step()
-    end, 1, function(on) opt.guard = on end
+    end, 1, function(guard) opt.guard = guard end
   end
 end
 

@@ -1,4 +1,5 @@
-# peer.py - the PyTorch twin of row.lua: peer.py NAME THREADS BATCH SECONDS [contiguous|channels_last|compile]
+# peer.py - the PyTorch twin of row.lua: peer.py NAME THREADS BATCH SECONDS DEVICE DTYPE [MODE], MODE being contiguous,
+# channels_last or compile.
 #
 # Same networks, data shapes, optimisers, warm-up and output line. run.lua starts it.
 import math
@@ -11,7 +12,9 @@ from torch import nn
 import torch.nn.functional as F
 
 name, threads, batch, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-mode = sys.argv[5] if len(sys.argv) > 5 else "contiguous"
+device, dtype = sys.argv[5], {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[sys.argv[6]]
+mode = sys.argv[7] if len(sys.argv) > 7 else "contiguous"
+mixed = torch.autocast(device, dtype, enabled=dtype != torch.float32)
 torch.set_num_threads(threads)
 torch.manual_seed(1)
 rows = {}
@@ -24,15 +27,21 @@ def row(name):
     return add
 
 
+def randn(*size):
+    return torch.randn(*size).to(device)
+
+
 def trained(net, size, classes, optimizer):
-    x, y = torch.randn(batch, *size), torch.randint(0, classes, (batch,))
+    x, y = randn(batch, *size), torch.randint(0, classes, (batch,)).to(device)
+    net = net.to(device)
     if mode == "channels_last" and x.dim() == 4:
         net, x = net.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
     run = torch.compile(net) if mode == "compile" else net
     opt = optimizer(net.parameters())
 
     def step():
-        loss = F.cross_entropy(run(x), y)
+        with mixed:
+            loss = F.cross_entropy(run(x), y)
         opt.zero_grad()
         loss.backward()
         opt.step()
@@ -92,19 +101,19 @@ def repeated(function, calls=1000):
 
 @row("add-4")
 def _():
-    x, y = torch.randn(4), torch.randn(4)
+    x, y = randn(4), randn(4)
     return repeated(lambda: x + y)
 
 
 @row("add-4-grad")
 def _():
-    x, y = torch.randn(4, requires_grad=True), torch.randn(4)
+    x, y = randn(4).requires_grad_(), randn(4)
     return repeated(lambda: x + y)
 
 
 @row("chain-10")
 def _():
-    x, y = torch.randn(4), torch.randn(4)
+    x, y = randn(4), randn(4)
 
     def step():
         for _ in range(100):
@@ -118,12 +127,16 @@ def _():
 
 def product(n):
     def make():
-        x, y = torch.randn(n, n), torch.randn(n, n)
-        return lambda: x @ y, 1
+        x, y = randn(n, n), randn(n, n)
+
+        def step():
+            with mixed:
+                x @ y
+        return step, 1
     return make
 
 
-for n in (256, 1024, 2048):
+for n in (256, 1024, 2048, 8192):
     rows["gemm-%d" % n] = product(n)
 
 
@@ -132,7 +145,7 @@ def laid_out(x):
 
 
 def convolution():
-    x, w = torch.randn(batch, 64, 32, 32), torch.randn(64, 64, 3, 3)
+    x, w = randn(batch, 64, 32, 32), randn(64, 64, 3, 3)
     return laid_out(x).requires_grad_(), laid_out(w).requires_grad_()
 
 
@@ -141,7 +154,7 @@ def _():
     x, w = convolution()
 
     def step():
-        with torch.no_grad():
+        with torch.no_grad(), mixed:
             F.conv2d(x, w, padding=1)
     return step, 1
 
@@ -149,7 +162,9 @@ def _():
 def gradient(which):
     def make():
         x, w = convolution()
-        y, g = F.conv2d(x, w, padding=1), laid_out(torch.randn(batch, 64, 32, 32))
+        with mixed:
+            y = F.conv2d(x, w, padding=1)
+        g = laid_out(randn(batch, 64, 32, 32)).to(y.dtype)
         by = x if which == "input" else w
         return lambda: torch.autograd.grad(y, by, g, retain_graph=True), 1
     return make
@@ -162,13 +177,13 @@ rows["conv-input-grad"], rows["conv-weight-grad"] = gradient("input"), gradient(
 
 @row("softmax")
 def _():
-    x = torch.randn(1024, 1024)
+    x = randn(1024, 1024)
     return lambda: x.softmax(1), 1
 
 
 @row("batch-norm")
 def _():
-    norm, x = laid_out(nn.BatchNorm2d(64)), laid_out(torch.randn(batch, 64, 32, 32))
+    norm, x = laid_out(nn.BatchNorm2d(64).to(device)), laid_out(randn(batch, 64, 32, 32))
 
     def step():
         with torch.no_grad():
@@ -178,7 +193,7 @@ def _():
 
 def adam_over(millions):
     def make():
-        p = nn.Parameter(torch.randn(millions, 1000, 1000))
+        p = nn.Parameter(randn(millions, 1000, 1000))
         opt = adam([p])
         p.sum().backward()
         return opt.step, 1
@@ -241,6 +256,13 @@ def _():
 
 step, calls = rows[name]()
 step()
+if device != "cpu":  # it works behind the script: blocks of ten steps, then the wait for it
+    one, calls = step, calls * 10
+
+    def step():
+        for _ in range(10):
+            one()
+        torch.cuda.synchronize()
 if seconds == 0:
     sys.exit()
 for _ in range(2):

@@ -22,13 +22,13 @@ function report.row(r)
     ratio = ("**%.2f**"):format(r.dlua.p50 / r.peer.p50)
     cpu = r.dlua.cpu and ("%.2f"):format(r.dlua.cpu / r.peer.cpu) or ""
   end
-  print(("| %s | %d | %d | f32 | %.4g | %s | %s | %s | %s | %s | %s |"):format(r.name, r.batch, r.threads, r.dlua.p50,
-    between(r.dlua), peer, spread, ratio, cpu, rate(r)))
+  print(("| %s | %d | %d | %s | %.4g | %s | %s | %s | %s | %s | %s |"):format(r.name, r.batch, r.threads, r.dtype,
+    r.dlua.p50, between(r.dlua), peer, spread, ratio, cpu, rate(r)))
   io.stdout:flush()
 end
 
 function report.failure(name, batch, threads, why)
-  print(("| %s | %d | %d | f32 | failed: %s |"):format(name, batch, threads, why:gsub("%s+", " "):sub(-200)))
+  print(("| %s | %d | %d | failed: %s |"):format(name, batch, threads, why:gsub("%s+", " "):sub(-200)))
 end
 
 local function times(f)
@@ -37,8 +37,8 @@ local function times(f)
 end
 
 local function object(r)
-  local parts = {('"name": "%s", "batch": %d, "threads": %d, "dtype": "f32", "dlua_ms": %s'):format(r.name, r.batch,
-    r.threads, times(r.dlua))}
+  local parts = {('"name": "%s", "batch": %d, "threads": %d, "device": "%s", "dtype": "%s", "dlua_ms": %s')
+    :format(r.name, r.batch, r.threads, r.device, r.dtype, times(r.dlua))}
   for _, c in ipairs(r.peers) do parts[#parts + 1] = ('"%s_ms": %s'):format(c.name, times(c)) end
   if r.peer then parts[#parts + 1] = ('"ratio": %.4g'):format(r.dlua.p50 / r.peer.p50) end
   if r.rate then parts[#parts + 1] = ('"rate": %.6g, "unit": "%s"'):format(r.rate, r.unit) end

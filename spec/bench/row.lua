@@ -1,4 +1,4 @@
--- row.lua - one measurement, in a process of its own: dlua spec/bench/row.lua NAME THREADS BATCH SECONDS [guard]
+-- row.lua - one measurement, in a process of its own: dlua row.lua NAME THREADS BATCH SECONDS DEVICE DTYPE [guard]
 --
 -- Prints one line: median, p10 and p90 in milliseconds of a step, the processor time of one, and how many steps were
 -- timed. With 0 seconds it makes one step and prints nothing. peer.py does the same with PyTorch; run.lua starts both.
@@ -7,7 +7,16 @@
 local dlua = require "dlua"
 
 local name, threads, batch, seconds = arg[1], tonumber(arg[2]), tonumber(arg[3]), tonumber(arg[4])
+local device, dtype = arg[5], arg[6]
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
+
+-- What a row is measured on: where its tensors and modules go, and the precision of its forward pass.
+local on = {}
+function on.place(x) return x:to(device) end
+function on.forward(f, ...)
+  if dtype == "f32" then return f(...) end
+  return dlua.autocast(dtype, f, ...)
+end
 
 local function find(row)
   for _, family in ipairs {"networks", "single", "files"} do
@@ -19,8 +28,18 @@ end
 
 dlua.threads(threads)
 dlua.seed(1)
-local step, calls, set_guard = find(name)(batch)
+local step, calls, set_guard = find(name)(batch, on)
 step()
+
+-- A device works behind the script: blocks of ten steps, then the wait for it.
+if device ~= "cpu" then
+  local one, block = step, 10
+  calls = (calls or 1) * block
+  function step()
+    for _ = 1, block do one() end
+    dlua.synchronize(device)
+  end
+end
 if seconds == 0 then return end
 
 local function print_line(times, cpu)
@@ -29,7 +48,7 @@ local function print_line(times, cpu)
   print(("%.6g %.6g %.6g %.6g %d"):format(quantile(0.5), quantile(0.1), quantile(0.9), cpu, #times))
 end
 
-if arg[5] == "guard" then
+if arg[7] == "guard" then
   local blocks, steps = 400, 50
   local times, sums = {{}, {}}, {0, 0}
   for _ = 1, 1000 do step() end

@@ -3,6 +3,7 @@
 -- batch: the size measured unless others are asked for. threads: how many. modes: those of the peer beside contiguous.
 -- work(batch): floating point operations ("GFLOP/s") or bytes ("GB/s") of a step;
 -- images: the step goes over all pictures. whole: the process is timed as a whole, from its start to its end.
+-- cuda: too large for a CPU; all but images and guard run on a GPU (--device cuda), on one thread.
 -- runs: the step of another row. guard: with and without the optimiser's guard in turn, in one process, and no peer.
 local both = {1, 2}
 local layouts = {"channels_last"}
@@ -25,6 +26,7 @@ return {
   {"gemm-256", threads = both, unit = "GFLOP/s", work = product(256)},
   {"gemm-1024", threads = both, unit = "GFLOP/s", work = product(1024)},
   {"gemm-2048", threads = both, unit = "GFLOP/s", work = product(2048)},
+  {"gemm-8192", cuda = true, unit = "GFLOP/s", work = product(8192)},
   {"conv-forward", batch = 32, threads = {2}, modes = layouts, unit = "GFLOP/s", work = convolution},
   {"conv-input-grad", batch = 32, threads = {2}, modes = layouts, unit = "GFLOP/s", work = convolution},
   {"conv-weight-grad", batch = 32, threads = {2}, modes = layouts, unit = "GFLOP/s", work = convolution},

@@ -19,13 +19,15 @@ local args = dlua.args {
   {"seconds", default = 5.0,   help = "at most about this long per measurement"},
   {"threads", default = 0,     help = "1 or 2; 0: what each row asks for"},
   {"batches", default = "",    help = "batch sizes such as 1,32,128,1024; none: each row's own"},
+  {"device",  default = "cpu", help = "cpu or cuda, for both sides"},
+  {"dtype",   default = "f32", help = "f32, or bf16 or f16 for autocast, on both sides"},
   {"json",    default = "",    help = "file for the figures"},
   {"compile", default = false, help = "let torch.compile compete too (slow to start)"},
 }
 
 local options = {
   program = arg[-1] or "dlua", here = here, peer = args.peer, seconds = args.seconds, rounds = args.rounds,
-  compile = args.compile,
+  compile = args.compile, device = args.device, dtype = args.dtype,
 }
 
 -- ---------------------------------------------------------------- the machine
@@ -51,6 +53,10 @@ local function describe_machine()
   print(("%s, %d CPUs, load %s; %s; %s"):format(first_line "sed -n 's/^model name[^:]*: //p' /proc/cpuinfo",
     dlua.threads(), first_line "cut -d' ' -f1-3 /proc/loadavg", first_line(measure.quoted(options.program) .. " -v"),
     peer))
+  if args.device ~= "cpu" then
+    local gpu = dlua.cuda.devices()[1]
+    print(("%s, %.0f GiB, %s"):format(gpu.name, gpu.memory / 2 ^ 30, gpu.libraries))
+  end
   print(("    %s %s\n"):format(options.program, table.concat(arg, " ", 0)))
 end
 
@@ -73,8 +79,8 @@ local function rate_of(row, batch, threads, ms)
   if row.images then return pictures / ms * 1e3, "images/s" end
   if not row.work then return end
   local rate = row.work(batch) / ms * 1e-6
-  local most = peak(threads)[row.unit]
-  return rate, row.unit, most and rate / most
+  local most = args.device == "cpu" and peak(threads)[row.unit]
+  return rate, row.unit, most and rate / most or nil
 end
 
 local function fastest(peers)
@@ -90,7 +96,8 @@ local function run_row(row, batch, threads)
   local figures, why = measure.compare(row, batch, threads, options)
   if not figures then return report.failure(row[1], batch, threads, why) end
   local own = table.remove(figures, 1)
-  local r = {name = row[1], batch = batch, threads = threads, dlua = own, peers = figures, peer = fastest(figures)}
+  local r = {name = row[1], batch = batch, threads = threads, dtype = args.dtype, device = args.device, dlua = own,
+    peers = figures, peer = fastest(figures)}
   r.rate, r.unit, r.share = rate_of(row, batch, threads, own.p50)
   results[#results + 1] = r
   report.row(r)
@@ -105,8 +112,14 @@ local function batches_of(row)
   return list
 end
 
+-- What the device can run; a GPU's rows are those without files, on one thread.
+local function runs_on_device(row)
+  if args.device == "cpu" then return not row.cuda end
+  return not (row.images or row.guard or row.whole)
+end
+
 local wanted = {}
-for _, row in ipairs(rows) do wanted[row[1]] = #args.names == 0 end
+for _, row in ipairs(rows) do wanted[row[1]] = #args.names == 0 and runs_on_device(row) end
 for _, name in ipairs(args.names) do
   if wanted[name] == nil then dlua.fail("run.lua: no row %s", name) end
   wanted[name] = true
@@ -116,7 +129,7 @@ describe_machine()
 report.head()
 for _, row in ipairs(rows) do
   for _, batch in ipairs(wanted[row[1]] and batches_of(row) or {}) do
-    for _, threads in ipairs(row.threads or {1}) do
+    for _, threads in ipairs(args.device == "cpu" and row.threads or {1}) do
       if args.threads == 0 or args.threads == threads then run_row(row, batch, threads) end
     end
   end

@@ -1,22 +1,23 @@
--- single.lua - single operations; the second result is the number of calls per step. peer.py has the twins.
+-- single.lua - single operations; the second result is the number of calls per step. peer.py has the twins. `on` says
+-- where tensors are and in which precision the call runs (row.lua).
 local dlua = require "dlua"
 local nn, optim = dlua.nn, dlua.optim
 local single = {}
 
 -- ---------------------------------------------------------------- the cost of a call
 
-single["add-4"] = function()
-  local x, y = dlua.randn(4), dlua.randn(4)
+single["add-4"] = function(_, on)
+  local x, y = on.place(dlua.randn(4)), on.place(dlua.randn(4))
   return function() for _ = 1, 1000 do local _ = x + y end end, 1000
 end
 
-single["add-4-grad"] = function()
-  local x, y = dlua.randn({4}, {requires_grad = true}), dlua.randn(4)
+single["add-4-grad"] = function(_, on)
+  local x, y = on.place(dlua.randn(4)):requires_grad_(), on.place(dlua.randn(4))
   return function() for _ = 1, 1000 do local _ = x + y end end, 1000
 end
 
-single["chain-10"] = function()
-  local x, y = dlua.randn(4), dlua.randn(4)
+single["chain-10"] = function(_, on)
+  local x, y = on.place(dlua.randn(4)), on.place(dlua.randn(4))
   return function()
     for _ = 1, 100 do
       local z = x
@@ -28,29 +29,30 @@ end
 -- ---------------------------------------------------------------- products and convolutions
 
 local function product(n)
-  return function()
-    local x, y = dlua.randn(n, n), dlua.randn(n, n)
-    return function() x:matmul(y) end
+  return function(_, on)
+    local x, y = on.place(dlua.randn(n, n)), on.place(dlua.randn(n, n))
+    local function call() x:matmul(y) end
+    return function() on.forward(call) end
   end
 end
-single["gemm-256"], single["gemm-1024"], single["gemm-2048"] = product(256), product(1024), product(2048)
+for _, n in ipairs {256, 1024, 2048, 8192} do single["gemm-" .. n] = product(n) end
 
-local function convolution(batch)
-  local x = dlua.randn({batch, 64, 32, 32}, {requires_grad = true})
-  local w = dlua.randn({64, 64, 3, 3}, {requires_grad = true})
-  return x, w
+local function convolution(batch, on)
+  return on.place(dlua.randn(batch, 64, 32, 32)):requires_grad_(), on.place(dlua.randn(64, 64, 3, 3)):requires_grad_()
 end
 
-single["conv-forward"] = function(batch)
-  local x, w = convolution(batch)
-  return function() dlua.no_grad(function() return x:conv2d(w, {padding = 1}) end) end
+single["conv-forward"] = function(batch, on)
+  local x, w = convolution(batch, on)
+  local function call() return x:conv2d(w, {padding = 1}) end
+  return function() on.forward(dlua.no_grad, call) end
 end
 
 -- The gradient by one of the two, of a forward pass made once.
 local function gradient(which)
-  return function(batch)
-    local x, w = convolution(batch)
-    local y, g = x:conv2d(w, {padding = 1}), dlua.randn(batch, 64, 32, 32)
+  return function(batch, on)
+    local x, w = convolution(batch, on)
+    local y = on.forward(function() return x:conv2d(w, {padding = 1}) end)
+    local g = on.place(dlua.randn(batch, 64, 32, 32)):to(y.dtype)
     local by = which == "input" and x or w
     return function() dlua.grad(y, by, {grad_outputs = {g}, retain_graph = true}) end
   end
@@ -59,19 +61,19 @@ single["conv-input-grad"], single["conv-weight-grad"] = gradient "input", gradie
 
 -- ---------------------------------------------------------------- passes over memory
 
-single["softmax"] = function()
-  local x = dlua.randn(1024, 1024)
+single["softmax"] = function(_, on)
+  local x = on.place(dlua.randn(1024, 1024))
   return function() x:softmax(2) end
 end
 
-single["batch-norm"] = function(batch)
-  local norm, x = nn.BatchNorm2d(64), dlua.randn(batch, 64, 32, 32)
+single["batch-norm"] = function(batch, on)
+  local norm, x = on.place(nn.BatchNorm2d(64)), on.place(dlua.randn(batch, 64, 32, 32))
   return function() dlua.no_grad(norm, x) end
 end
 
 local function adam(millions)
-  return function()
-    local p = nn.Parameter(dlua.randn(millions, 1000, 1000))
+  return function(_, on)
+    local p = nn.Parameter(on.place(dlua.randn(millions, 1000, 1000)))
     local opt = optim.Adam({p}, {lr = 1e-3})
     p:sum():backward()
     return function() opt:step() end

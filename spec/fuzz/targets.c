@@ -303,15 +303,15 @@ static dlua_status csv_read(const fuzz_place *place, const dlua_bytes *input, ui
   dlua_csv csv;
   uint64_t sum = touch(input->data, input->size);
   DLUA_TRY(dlua_csv_read(place->input, sum & 1 ? ',' : ';', sum & 2, &csv));
-  for (int64_t row = csv.header ? -1 : 0; row < csv.rows; row++) {
-    for (int64_t column = 0; column < csv.columns; column++) {
-      const dlua_cell *cell = dlua_csv_cell(&csv, row, column);
-      double value;
-      if ((size_t)cell->at + cell->size > csv.file.size) abort();
-      touch(csv.file.data + cell->at, cell->size);
-      dlua_csv_number(&csv, cell, &value);
-    }
+  int64_t cells = (csv.rows + csv.header) * csv.columns;
+  for (int64_t k = 0; k < cells; k++) {
+    dlua_cell cell;
+    double value;
+    if (csv.at > csv.file.size || dlua_csv_next(&csv, &cell) != DLUA_OK) abort();
+    touch(cell.text, cell.size);
+    dlua_csv_number(&cell, &value);
   }
+  if (csv.at != csv.file.size) abort();
   *kind = mixed((uint64_t)csv.rows, (uint64_t)csv.columns);
   dlua_csv_free(&csv);
   return DLUA_OK;

@@ -60,7 +60,9 @@ function data.csv(path, given)
   end
   local names, columns, rows = io.csv(path, o.delimiter, o.header)
   for k, column in ipairs(columns) do
-    if core.is_tensor(column) then columns[k] = column:to(o.dtype) end
+    local wanted = core.is_tensor(column) and column:to(o.dtype)
+    if wanted and not rawequal(wanted, column) then column:release() end -- a large table is not held twice
+    columns[k] = wanted or column
   end
   return Frame(names, columns, rows)
 end

@@ -362,13 +362,13 @@ end
 local watcher -- function(module, inputs, outputs) while somebody watches every call
 
 -- Runs fn while watch(module, inputs, outputs) sees every module's call, innermost first; for summary and diagnosis.
+-- Nothing that may run out of memory stands between the call and putting the old watcher back.
 local function watching(watch, fn)
   local before = watcher
   watcher = watch
-  local result = table.pack(pcall(fn))
+  local ok, problem = pcall(fn)
   watcher = before
-  if not result[1] then error(result[2], 0) end
-  return table.unpack(result, 2, result.n)
+  if not ok then error(problem, 0) end
 end
 
 local function observed(self, inputs, ...)

@@ -11,11 +11,12 @@ local Module, shape_text = module.Module, module.shape_text
 local function in_eval_mode(net, fn)
   local modes = {}
   for _, m in ipairs(net:modules()) do modes[m] = m.training end
-  net:eval()
-  local result = table.pack(pcall(dlua.no_grad, fn))
+  local ok, problem = pcall(function()
+    net:eval()
+    dlua.no_grad(fn)
+  end)
   for m, mode in pairs(modes) do rawset(m, "training", mode) end
-  if not result[1] then error(result[2], 0) end
-  return table.unpack(result, 2, result.n)
+  if not ok then error(problem, 0) end
 end
 
 local function with_commas(number)
