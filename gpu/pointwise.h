@@ -112,8 +112,8 @@ template <class C, class F, size_t... I>
 auto call_of(std::index_sequence<I...>) -> decltype(std::declval<F>()(((void)I, C())...));
 
 // What a functor of floats writes: bool, or the inputs' type T.
-template <class T, class V> struct stored_as { using type = T; };
-template <class T> struct stored_as<T, bool> { using type = bool; };
+template <class T, class V> struct written_by { using type = T; };
+template <class T> struct written_by<T, bool> { using type = bool; };
 
 // Packed operands of one type, or numbers and single elements: 16 bytes at a time, the rest one by
 // one.
@@ -175,7 +175,7 @@ template <int N> Loop<N> loop_over(const dlua_args *a, dlua_tensor *const (&oper
 template <int TYPES, class T, class C, int N, class F>
 dlua_status run_floats(const dlua_args *a, const Loop<N> &loop, dlua_dtype dtype, F f) {
   using V = decltype(call_of<C, F>(std::make_index_sequence<N - 1>()));
-  using R = typename stored_as<T, V>::type;
+  using R = typename written_by<T, V>::type;
   if constexpr (!(TYPES & RARE)) {
     int64_t packs = (loop.count + Pack<T>::WIDTH - 1) / Pack<T>::WIDTH;
     if (loop.flat && loop.operand[0].dtype == (std::is_same<R, bool>::value ? DLUA_BOOL : dtype))
