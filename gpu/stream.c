@@ -50,6 +50,10 @@ dlua_status dlua_gpu_queue(int index, void **queue) {
   return DLUA_OK;
 }
 
+dlua_status dlua_gpu_check(const char *call, int error) {
+  return dlua_cuda_check(call, (cudaError_t)error);
+}
+
 // ---------------------------------------------------------------- memory
 
 dlua_status dlua_gpu_alloc(int index, size_t bytes, void **block) {

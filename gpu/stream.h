@@ -22,6 +22,8 @@ dlua_status dlua_gpu_synchronize(int index);
 
 // Makes a device current; *queue is its cudaStream_t, for calls of other libraries.
 dlua_status dlua_gpu_queue(int index, void **queue);
+// What such a call's cudaError_t becomes; see dlua_cuda_check.
+dlua_status dlua_gpu_check(const char *call, int error);
 
 // Queues a kernel of the call's device; a kernel of no blocks is no work. For launch() in kernel.h.
 dlua_status dlua_gpu_launch(const dlua_args *a, const void *kernel, const unsigned blocks[3],

@@ -8,12 +8,6 @@
 #include <cub/device/device_radix_sort.cuh>
 #endif
 
-#include <cublasLt.h>
-#include <cudnn.h>
-extern "C" {
-#include "../cuda.h"
-}
-
 dlua_status Pairs::take(const dlua_args *a, int64_t count) {
   n = count;
   for (Scratch &m : memory) DLUA_TRY(m.take(a, (size_t)n * sizeof(uint64_t)));
@@ -31,9 +25,9 @@ dlua_status dlua_gpu_sort_pairs(const dlua_args *a, Pairs *pairs, int from, int 
   if (pairs->n < 2 || from >= to) return DLUA_OK;
   DLUA_TRY(dlua_gpu_queue(a->device->index, &queue));
   auto sort = [&](void *block) {
-    return dlua_cuda_check("DeviceRadixSort",
-                           cub::DeviceRadixSort::SortPairs(block, bytes, keys, values, pairs->n,
-                                                           from, to, (cudaStream_t)queue));
+    return dlua_gpu_check("DeviceRadixSort",
+                          cub::DeviceRadixSort::SortPairs(block, bytes, keys, values, pairs->n,
+                                                          from, to, (cudaStream_t)queue));
   };
   DLUA_TRY(sort(nullptr)); // asks for the bytes
   DLUA_TRY(scratch.take(a, bytes));
