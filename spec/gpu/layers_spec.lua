@@ -135,6 +135,22 @@ describe("layers on the GPU", function()
     end
   end)
 
+  it("normalise bf16 with parameters and statistics in f32", function()
+    local function train(device)
+      local x = numbers({16, 4, 10}, "bf16"):to(device)
+      local weight, bias = numbers({4}, "f32"):to(device), numbers({4}, "f32", 0.9):to(device)
+      local running = {dlua.zeros {4}:to(device), dlua.ones {4}:to(device)}
+      for _, t in ipairs {x, weight, bias} do t:requires_grad_(true) end
+      local y = ops.batch_norm(x, weight, bias, running[1], running[2], true)
+      y:backward(numbers({16, 4, 10}, "bf16", 0.313):to(device))
+      return y:detach(), x.grad, weight.grad, bias.grad, running[1], running[2]
+    end
+    local got, wanted = {train("cuda")}, {train("cpu")}
+    for k = 1, 2 do close(got[k], wanted[k], "bf16", "result " .. k) end
+    for k = 3, 4 do close(got[k]:to("bf16"), wanted[k]:to("bf16"), "bf16", "gradient " .. k) end
+    for k = 5, 6 do close(got[k], wanted[k], "f32", "running average " .. k) end
+  end)
+
   it("do not drift where the mean is far from 0", function()
     local x = numbers({4, 2, 1000}, "f32") + 1000
     local wanted = ops.batch_norm(x:to("f64"), nil, nil, nil, nil, true)
