@@ -78,7 +78,6 @@ struct Integers {
   template <int W> __device__ void get(int64_t at, int64_t (&v)[W]) const {
     v[0] = load_as<int64_t>(x + at * size, dtype);
   }
-  bool aligned() const { return true; }
 };
 
 template <int TYPES = ALL_TYPES, class F> dlua_status with_loader(const dlua_tensor *x, F f) {

@@ -268,7 +268,6 @@ struct LabelWeights {
     int64_t label = w.label_at(position);
     v[0] = label < 0 ? 0 : w.weight_at<double>(label);
   }
-  bool aligned() const { return true; }
 };
 
 // Runs go with the scale of a gradient, whose norm may have to be added up first.

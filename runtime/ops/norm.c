@@ -21,22 +21,28 @@ static int64_t spread(const dlua_tensor *x) { // elements per image and channel
 
 // ---------------------------------------------------------------- shape
 
-static dlua_status check_channels(const dlua_args *a, int k, int64_t channels) {
-  const dlua_tensor *p = a->in[k], *x = a->in[X];
+// Values per channel may be f32 where x is bf16 or f16; statistics always are.
+static dlua_dtype channel_dtype(const dlua_tensor *x) {
+  bool half = x->dtype == DLUA_BF16 || x->dtype == DLUA_F16;
+  return half ? DLUA_F32 : (dlua_dtype)x->dtype;
+}
+
+static dlua_status check_channels(const dlua_args *a, const dlua_tensor *x, int k) {
+  const dlua_tensor *p = a->in[k];
+  int64_t channels = x->size[1];
   if (!p) return DLUA_OK;
   if (p->ndim != 1 || p->size[0] != channels) {
     return dlua_shape_error(a, "x has %lld channels but %s has shape %s", (long long)channels,
                             a->sig->tensor[k].name, dlua_shape_text(p));
   }
-  if (p->dtype != x->dtype) {
+  if (p->dtype != x->dtype && p->dtype != channel_dtype(x)) {
     return dlua_shape_error(a, "x is %s but %s is %s", dlua_dtype_name((dlua_dtype)x->dtype),
                             a->sig->tensor[k].name, dlua_dtype_name((dlua_dtype)p->dtype));
   }
   return DLUA_OK;
 }
 
-static dlua_status check_float(const dlua_args *a) {
-  const dlua_tensor *x = a->in[X];
+static dlua_status check_float(const dlua_args *a, const dlua_tensor *x) {
   if (!dlua_is_float((dlua_dtype)x->dtype)) {
     return dlua_shape_error(a, "x must be a float tensor, got %s",
                             dlua_dtype_name((dlua_dtype)x->dtype));
@@ -47,9 +53,9 @@ static dlua_status check_float(const dlua_args *a) {
 
 static dlua_status batch_norm_shape(dlua_args *a) {
   const dlua_tensor *x = a->in[X];
-  DLUA_TRY(check_float(a));
+  DLUA_TRY(check_float(a, x));
   int64_t c = x->size[1];
-  for (int k = WEIGHT; k <= RUNNING_VAR; k++) DLUA_TRY(check_channels(a, k, c));
+  for (int k = WEIGHT; k <= RUNNING_VAR; k++) DLUA_TRY(check_channels(a, x, k));
   bool training = a->num[TRAINING].i;
   if (!training && (!a->in[RUNNING_MEAN] || !a->in[RUNNING_VAR])) {
     return dlua_shape_error(a, "without training it needs running_mean and running_var");
@@ -60,7 +66,8 @@ static dlua_status batch_norm_shape(dlua_args *a) {
   }
   dlua_spec_shape(a, 0, x->ndim, x->size);
   a->spec[0].layout = (dlua_layout)x->storage->layout;
-  for (int k = 0; k < 3; k++) a->spec[k].dtype = (dlua_dtype)x->dtype;
+  a->spec[0].dtype = (dlua_dtype)x->dtype;
+  a->spec[1].dtype = a->spec[2].dtype = channel_dtype(x);
   dlua_spec_shape(a, 1, 1, &c);
   dlua_spec_shape(a, 2, 1, &c);
   return DLUA_OK;
@@ -143,10 +150,18 @@ static dlua_status batch_norm_cpu(const dlua_args *a) {
 // ---------------------------------------------------------------- gradient
 
 static dlua_status batch_norm_grad_shape(dlua_args *a) {
-  const dlua_tensor *x = a->in[1];
-  if (!dlua_same_shape(a->in[0], x)) return dlua_shape_error(a, "g has not x's shape");
+  const dlua_tensor *g = a->in[0], *x = a->in[1], *weight = a->in[2];
+  DLUA_TRY(check_float(a, x));
+  if (!dlua_same_shape(g, x)) return dlua_shape_error(a, "g has not x's shape");
+  if (g->dtype != x->dtype) {
+    return dlua_shape_error(a, "g is %s but x is %s", dlua_dtype_name((dlua_dtype)g->dtype),
+                            dlua_dtype_name((dlua_dtype)x->dtype));
+  }
+  for (int k = 2; k < 5; k++) DLUA_TRY(check_channels(a, x, k));
   dlua_spec_shape(a, 0, x->ndim, x->size);
   a->spec[0].layout = (dlua_layout)x->storage->layout;
+  a->spec[0].dtype = (dlua_dtype)x->dtype;
+  a->spec[1].dtype = a->spec[2].dtype = (dlua_dtype)(weight ? weight : x)->dtype;
   dlua_spec_shape(a, 1, 1, &x->size[1]);
   dlua_spec_shape(a, 2, 1, &x->size[1]);
   return DLUA_OK;
@@ -279,7 +294,7 @@ const dlua_op dlua_op_batch_norm_grad = {
     .doc = "The gradients of batch_norm by x, weight and bias: with n = (x - mean) rstd, gw = "
            "sum(g n), gb = sum(g), "
            "gx = weight rstd (g - mean(g) - n mean(g n)) in training, weight rstd g otherwise.",
-    .dtype = DLUA_SAME_FLOAT,
+    .dtype = DLUA_ANY_DTYPE,
     .flags = DLUA_LAYOUTS | DLUA_HIDDEN | DLUA_NO_GRAD,
     .shape = batch_norm_grad_shape,
     .cpu = batch_norm_grad_cpu,
