@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "../runtime/backend.h"
-#include "../runtime/cpu/onednn.h"
+#include "../runtime/settings.h"
 #include "value.h"
 
 // ---------------------------------------------------------------- devices
@@ -181,13 +181,14 @@ static int switch_of(lua_State *L, const char *who, bool state, bool (*set)(bool
   return 1;
 }
 
-// winograd([on]), autotune([on]): what it was before.
+// winograd([on]), autotune([on]), cuda.tf32([on]): what it was before.
 static int winograd(lua_State *L) {
   return switch_of(L, "winograd", dlua_winograd(), dlua_set_winograd);
 }
 static int autotune(lua_State *L) {
   return switch_of(L, "autotune", dlua_autotune(), dlua_set_autotune);
 }
+static int tf32(lua_State *L) { return switch_of(L, "tf32", dlua_tf32(), dlua_set_tf32); }
 
 // is_terminal(): whether what a script prints is shown on a terminal.
 static int is_terminal(lua_State *L) {
@@ -219,10 +220,13 @@ void dlua_bind_device(lua_State *L) {
       {"is_terminal", is_terminal},
       {NULL, NULL},
   };
-  static const luaL_Reg cuda[] = {
-      {"available", cuda_available},     {"devices", cuda_devices},
-      {"synchronize", cuda_synchronize}, {"empty_cache", cuda_empty_cache},
-      {"memory", cuda_memory},           {NULL, NULL}};
+  static const luaL_Reg cuda[] = {{"available", cuda_available},
+                                  {"devices", cuda_devices},
+                                  {"synchronize", cuda_synchronize},
+                                  {"empty_cache", cuda_empty_cache},
+                                  {"memory", cuda_memory},
+                                  {"tf32", tf32},
+                                  {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);
   add_table(L, "cuda", cuda);
   lua_pushliteral(L, DLUA_VERSION);

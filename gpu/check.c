@@ -18,6 +18,8 @@ dlua_status dlua_blas_check(const char *call, cublasStatus_t error) {
 
 dlua_status dlua_dnn_check(const char *call, cudnnStatus_t error) {
   if (error == CUDNN_STATUS_SUCCESS) return DLUA_OK;
-  return dlua_fail(DLUA_BAD_DEVICE, "%s: %s (%d)", call,
+  bool memory = error == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
+                error == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED;
+  return dlua_fail(memory ? DLUA_NO_MEMORY : DLUA_BAD_DEVICE, "%s: %s (%d)", call,
                    dlua_cuda_calls_table.cudnnGetErrorString(error), (int)error);
 }

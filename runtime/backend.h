@@ -16,7 +16,7 @@
 #include "args.h"
 #include "optim.h"
 
-#define DLUA_ABI 2
+#define DLUA_ABI 3
 
 // What the runtime offers a module.
 typedef struct dlua_host {
@@ -35,6 +35,7 @@ typedef struct dlua_host {
   uint64_t (*rng_take)(uint64_t blocks);
   // Where the script is, "[features.1]  train.lua:41", for errors found later; "" when unknown.
   void (*where)(char *text, size_t size);
+  bool (*winograd)(void), (*autotune)(void), (*tf32)(void); // see settings.h
 } dlua_host;
 
 typedef struct dlua_device_info {

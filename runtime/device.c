@@ -10,6 +10,7 @@
 #include "cache.h"
 #include "op.h"
 #include "rng.h"
+#include "settings.h"
 
 enum { MOST_DEVICES = 32, MOST_MODULES = 4 };
 
@@ -132,7 +133,10 @@ static dlua_status start_module(const char *name, char *reason, size_t size) {
                                  .free = dlua_free,
                                  .rng_key = dlua_rng_key,
                                  .rng_take = dlua_rng_take,
-                                 .where = dlua_where};
+                                 .where = dlua_where,
+                                 .winograd = dlua_winograd,
+                                 .autotune = dlua_autotune,
+                                 .tf32 = dlua_tf32};
   void *handle = open_module(name, reason, size);
   if (!handle) return DLUA_BAD_DEVICE;
   const dlua_backend *(*module)(const dlua_host *) =

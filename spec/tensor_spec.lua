@@ -313,5 +313,8 @@ describe("settings", function()
       assert.equal(other, dlua[name](before))
       assert.equal(before, dlua[name]())
     end
+    assert.is_false(dlua.cuda.tf32(true))
+    assert.is_true(dlua.cuda.tf32(false))
+    assert.error_matches(function() dlua.cuda.tf32(1) end, "tf32: on must be a boolean, got number")
   end)
 end)

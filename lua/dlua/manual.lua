@@ -46,6 +46,9 @@ return {
   ["cuda.devices"] = "dlua.cuda.devices()\n  One line of text per device.",
   ["cuda.memory"] = "dlua.cuda.memory([device])\n  As dlua.memory, of a cuda device.",
   ["cuda.synchronize"] = "dlua.cuda.synchronize([device])\n  Waits until the device is done.",
+  ["cuda.tf32"] = [[dlua.cuda.tf32([on])
+  Whether f32 products and convolutions may round their inputs to TF32, with 10 bits of mantissa,
+  which is faster; on sets it. Off from the start. Gives what it was.]],
   ["cuda.empty_cache"] = "dlua.cuda.empty_cache([device])\n  Gives the device's unused memory back.",
   threads = "dlua.threads([n])\n  The number of threads that kernels use; n sets it. Gives what it was.",
   seed = "dlua.seed(n)\n  Starts the random generator at n.",

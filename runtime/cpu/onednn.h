@@ -24,13 +24,4 @@ dlua_status dlua_onednn_conv(const dlua_conv *c);
 dlua_status dlua_onednn_conv_input(const dlua_conv *c);
 dlua_status dlua_onednn_conv_weight(const dlua_conv *c);
 
-// Winograd's algorithm for 3x3 kernels of stride 1 with 16 channels or more: on from the start.
-// Results differ from the direct ones by up to 5e-5 of the largest element. Returns what it was.
-bool dlua_set_winograd(bool on);
-bool dlua_winograd(void);
-// Chooses between the algorithms by timing each new shape once, instead of by that rule; off from
-// the start. Returns what it was.
-bool dlua_set_autotune(bool on);
-bool dlua_autotune(void);
-
 #endif

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "../parallel.h"
+#include "../settings.h"
 #include "layout.h"
 #include "onednn.h"
 #include "onednn_plan.h"
@@ -18,23 +19,6 @@
 #pragma GCC diagnostic ignored "-Wstringop-overread"
 
 typedef enum direction { FORWARD, INPUT_GRAD, WEIGHT_GRAD } direction;
-
-static bool winograd = true, autotune = false;
-
-bool dlua_winograd(void) { return winograd; }
-bool dlua_autotune(void) { return autotune; }
-
-bool dlua_set_winograd(bool on) {
-  bool was = winograd;
-  winograd = on;
-  return was;
-}
-
-bool dlua_set_autotune(bool on) {
-  bool was = autotune;
-  autotune = on;
-  return was;
-}
 
 // All a primitive depends on.
 typedef struct conv_key {
@@ -294,8 +278,8 @@ static int32_t tune(conv_key *k, const dlua_conv *c) {
 
 static dlua_status run_key(conv_key *k, const dlua_conv *c) {
   dlua_plan *plan = NULL;
-  bool fits = winograd && winograd_fits(k);
-  k->algorithm = fits && autotune ? tune(k, c)
+  bool fits = dlua_winograd() && winograd_fits(k);
+  k->algorithm = fits && dlua_autotune() ? tune(k, c)
                  : fits           ? dnnl_convolution_winograd
                                   : dnnl_convolution_direct;
   dlua_status status = dlua_plan_find(k, sizeof *k, make_conv, &plan);

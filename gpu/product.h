@@ -1,0 +1,30 @@
+// product.h - a batch of matrix products as the kernel in kernels/matmul.cu takes it.
+#ifndef DLUA_GPU_PRODUCT_H
+#define DLUA_GPU_PRODUCT_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#include "../runtime/args.h"
+
+// out {m,n} = x {m,k} · y {k,n} + bias {n}, all of one dtype; strides in elements. out's columns
+// follow each other.
+typedef struct dlua_product {
+  uint8_t dtype;
+  const void *x, *y, *bias; // bias: NULL for none
+  void *out;
+  int64_t m, n, k;
+  int64_t xi, xk, yk, yj, bj; // steps of x along m and k, of y along k and n, of bias
+  int ndim;                   // of the batch, outermost first
+  int64_t size[DLUA_MAX_DIMS], stride[3][DLUA_MAX_DIMS]; // steps of x, y and out
+} dlua_product;
+
+// Any dtype but bool, any strides and sizes. Floats are summed in float, f64 in double, integers wrap.
+dlua_status dlua_gpu_tiled_product(const dlua_args *a, const dlua_product *p);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
