@@ -73,7 +73,8 @@ static int cuda_devices(lua_State *L) {
 }
 
 static int synchronize_on(lua_State *L, const char *fallback) {
-  dlua_bind_check(L, dlua_synchronize(device_at(L, 1, fallback)));
+  dlua_device *device = device_at(L, 1, fallback);
+  dlua_bind_check(L, dlua_name_failure(dlua_synchronize(device), "synchronize"));
   return 0;
 }
 static int cuda_synchronize(lua_State *L) { return synchronize_on(L, "cuda"); }
@@ -90,15 +91,20 @@ static int empty_cache(lua_State *L) { return empty_cache_of(L, "cpu"); }
 // ---------------------------------------------------------------- memory
 
 // memory([device]): bytes live, peak and cached, blocks handed out and taken from the system, bytes
-// of Lua.
+// of Lua; for devices the largest cached block and the number of segments too.
 static int memory_of(lua_State *L, const char *fallback) {
-  dlua_memory m = dlua_memory_stats(device_at(L, 1, fallback));
+  const dlua_device *device = device_at(L, 1, fallback);
+  dlua_memory m = dlua_memory_stats(device);
   lua_newtable(L);
   set_integer(L, "live", m.live);
   set_integer(L, "peak", m.peak);
   set_integer(L, "cached", m.cached);
   set_integer(L, "allocations", m.allocations);
   set_integer(L, "system", m.system);
+  if (device != dlua_cpu()) {
+    set_integer(L, "largest", m.largest);
+    set_integer(L, "segments", (uint64_t)m.segments);
+  }
   set_integer(L, "lua",
               (uint64_t)lua_gc(L, LUA_GCCOUNT) * 1024 + (uint64_t)lua_gc(L, LUA_GCCOUNTB));
   return 1;
