@@ -201,7 +201,7 @@ static dlua_status run(dlua_args *a) {
   close_frame(&f);
   if (status != DLUA_OK) {
     drop_results(a);
-    dlua_name_failure(status, name_of(a));
+    dlua_name_failure(status, dlua_call_name(a));
   } else if (f.node)
     dlua_record_close(f.node, a);
   dlua_node_release(f.node);

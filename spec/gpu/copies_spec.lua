@@ -1,0 +1,54 @@
+-- copies_spec.lua - tensors on their way to the GPU and back, at every size where the way changes.
+-- DLUA_MODULES=build/emulated runs it without a GPU.
+local dlua = require "dlua"
+
+local available, reason = dlua.cuda.available()
+if not available then
+  describe("the GPU", function() pending(reason) end)
+  return
+end
+
+local KIB, MIB = 1 << 10, 1 << 20
+
+-- Bytes that differ wherever a part could be swapped with another, drawn without knowing the parts.
+local function numbers(count)
+  dlua.seed(count)
+  return dlua.rand(count):mul(255):to "u8"
+end
+
+local function check(count)
+  local x = numbers(count)
+  local y = x:to "cuda":to "cpu"
+  assert.is_true(y:eq(x):all():item(), ("%d bytes came back changed"):format(count))
+end
+
+describe("a copy to the GPU and back", function()
+  for _, count in ipairs {
+    1, 63, 64 * KIB - 1, 64 * KIB, MIB + 1, 8 * MIB - 1, 8 * MIB, 8 * MIB + 1, 16 * MIB, 40 * MIB + 5,
+  } do
+    it(("of %d bytes is the same"):format(count), function() check(count) end)
+  end
+
+  it("takes any number of small ones, all in flight", function()
+    local x = numbers(300 * 20000):reshape(300, 20000)
+    local there = {}
+    for k = 1, 300 do there[k] = x[k]:to "cuda" end
+    for k = 1, 300, 7 do assert.is_true(there[k]:to "cpu":eq(x[k]):all():item()) end
+  end)
+
+  it("takes many large ones, all in flight", function()
+    local x = numbers(12 * 3 * MIB):reshape(12, 3 * MIB)
+    local there = {}
+    for k = 1, 12 do there[k] = x[k]:to "cuda" end
+    for k = 12, 1, -1 do assert.is_true(there[k]:to "cpu":eq(x[k]):all():item()) end
+  end)
+
+  it("lets the source change at once, and reuses what was freed", function()
+    local x = dlua.ones(MIB)
+    for k = 1, 20 do
+      local there = x:to "cuda"
+      x:add_(1)
+      assert.equal(k, (there + 0)[MIB]:item())
+    end
+  end)
+end)
