@@ -12,15 +12,14 @@
 
 // ---------------------------------------------------------------- storage
 
-static dlua_storage *storage_new(size_t bytes, dlua_device *device) {
+static dlua_status storage_new(dlua_storage **result, size_t bytes, dlua_device *device) {
   dlua_storage *storage = dlua_new(sizeof *storage);
-  if (!storage) return NULL;
-  if (dlua_alloc(device, bytes, &storage->data) != DLUA_OK) {
-    dlua_delete(storage, sizeof *storage);
-    return NULL;
-  }
+  if (!storage) return DLUA_NO_MEMORY;
+  dlua_status status = dlua_alloc(device, bytes, &storage->data);
+  if (status != DLUA_OK) return dlua_delete(storage, sizeof *storage), status;
   storage->refs = 1, storage->bytes = bytes, storage->device = device;
-  return storage;
+  *result = storage;
+  return DLUA_OK;
 }
 
 static void drop_cache(dlua_storage *storage) {
@@ -70,11 +69,8 @@ dlua_status dlua_tensor_new(dlua_tensor **tensor, dlua_dtype dtype, int ndim, co
   DLUA_TRY(check_shape(dtype, ndim, size, &bytes));
   dlua_tensor *x = dlua_new(sizeof *x);
   if (!x) return DLUA_NO_MEMORY;
-  x->storage = storage_new(bytes, device);
-  if (!x->storage) {
-    dlua_delete(x, sizeof *x);
-    return DLUA_NO_MEMORY;
-  }
+  dlua_status status = storage_new(&x->storage, bytes, device);
+  if (status != DLUA_OK) return dlua_delete(x, sizeof *x), status;
   x->refs = 1, x->dtype = (uint8_t)dtype;
   set_shape(x, ndim, size);
   *tensor = x;
@@ -268,8 +264,8 @@ dlua_status dlua_tensor_fill(dlua_tensor *x, double value) {
 dlua_status dlua_make_strided(dlua_tensor *x) {
   dlua_storage *storage = x->storage;
   if (storage->layout == DLUA_STRIDED) return DLUA_OK;
-  dlua_storage *fresh = storage_new(storage->bytes, storage->device);
-  if (!fresh) return DLUA_NO_MEMORY;
+  dlua_storage *fresh = NULL;
+  DLUA_TRY(storage_new(&fresh, storage->bytes, storage->device));
   dlua_tensor strided = *x;
   strided.storage = fresh;
   dlua_status status = dlua_reorder(&strided, x);

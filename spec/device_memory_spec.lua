@@ -70,7 +70,7 @@ describe("a full device", function()
     end)
     assert.is_false(ok)
     assert.matches("^add: mock: out of memory: %d+ bytes more than %d+: 4.0 MiB more on mock, where %d+.%d MiB are"
-      .. " in use and %d+.%d MiB free between them; a smaller batch needs less %(largest tensors: f32{1024,1024} 4.0 MiB",
+      .. " in use and %d+.%d MiB free between them; a smaller batch needs less %(largest tensors: f32{1024,1024} 4%.0",
       message)
     assert.is_nil(message:find("5,1048576", 1, true))
     assert.matches("device_memory_spec.lua:%d+$", message)
@@ -118,5 +118,26 @@ describe("a full device", function()
     ok, message = with_limit(2 * MIB, function() return dlua.ones(MIB):to "mock" end)
     assert.is_false(ok)
     assert.matches("^to: mock: out of memory.+4.0 MiB more on mock", message)
+  end)
+end)
+
+describe("a device module whose libraries are missing", function()
+  it("names the library", function()
+    local folder = os.tmpname()
+    os.remove(folder)
+    assert(os.execute("mkdir " .. folder))
+    local source = assert(io.open("build/dlua_mock.so", "rb"))
+    local image = source:read("a"):gsub("libc%.so%.6", "libz.so.9") -- of the same length, so nothing moves
+    source:close()
+    local copy = assert(io.open(folder .. "/dlua_cuda.so", "wb"))
+    copy:write(image)
+    copy:close()
+    local program = os.getenv "DLUA" or arg[-1] or "build/dlua"
+    local script = [[-e 'print(require "dlua".cuda.available())']]
+    local run = io.popen(("DLUA_MODULES=%s %s %s 2>&1"):format(folder, program, script))
+    local text = run:read "a"
+    run:close()
+    os.execute("rm -r " .. folder)
+    assert.matches("^false\tcuda is not available: libz.so.9: cannot open shared object file", text)
   end)
 end)

@@ -32,11 +32,12 @@ dlua_status test_fault(const char *what, int n) {
   return DLUA_OK;
 }
 
-// DLUA_CUDA_FAULT="cudaGetDeviceCount 100": every call of it fails from the start.
+// DLUA_CUDA_FAULT="cudaGetDeviceCount 100 1": a fault that is there from the start.
 struct Start {
   Start() {
     const char *what = std::getenv("DLUA_CUDA_FAULT");
-    if (what) test_fault(what, -1);
+    const char *n = what ? std::strrchr(what, ' ') : nullptr;
+    if (n) test_fault(what, std::atoi(n));
   }
 } start;
 
