@@ -8,6 +8,7 @@
 
 #include "cuda.h"
 #include "host.h"
+#include "notes.h"
 #include "staging.h"
 
 enum { MOST_DEVICES = 16, REMEMBERED = 256 };
@@ -24,6 +25,7 @@ typedef struct remembered {
 typedef struct stream {
   cudaStream_t queue;
   dlua_staging staging;
+  dlua_notes notes;
   dlua_fault *cell; // on the device
   uint64_t calls;   // that check values
   uint64_t checked; // of those, how many had been queued when the cell was last read
@@ -164,6 +166,20 @@ dlua_status dlua_gpu_synchronize(int index) {
   stream *s;
   DLUA_TRY(use(index, &s));
   return wait(s);
+}
+
+// ---------------------------------------------------------------- not waiting
+
+dlua_status dlua_gpu_send(int index, const void *src, size_t bytes, uint64_t *ticket) {
+  stream *s;
+  DLUA_TRY(use(index, &s));
+  return dlua_note_send(&s->notes, s->queue, src, bytes, ticket);
+}
+
+dlua_status dlua_gpu_receive(int index, uint64_t ticket, void *dst, size_t bytes, bool *arrived) {
+  stream *s;
+  DLUA_TRY(use(index, &s));
+  return dlua_note_receive(&s->notes, ticket, dst, bytes, arrived);
 }
 
 // ---------------------------------------------------------------- kernels

@@ -15,7 +15,11 @@
 
 #include "args.h"
 
-#define DLUA_ABI 2
+#define DLUA_ABI 3
+
+// What a device keeps of values that were sent (dlua_backend.send), and how large one may be.
+#define DLUA_NOTES 64
+#define DLUA_NOTE_BYTES 16
 
 // What the runtime offers a module.
 typedef struct dlua_host {
@@ -56,6 +60,10 @@ typedef struct dlua_backend {
   dlua_status (*to_host)(int index, void *dst, const void *src, size_t bytes); // waits
   dlua_status (*copy)(int index, void *dst, const void *src, size_t bytes);    // on the device
   dlua_status (*synchronize)(int index);
+  // Sends a few bytes to the host without waiting; receive gives them once they have arrived, until
+  // DLUA_NOTES later ones have been sent.
+  dlua_status (*send)(int index, const void *src, size_t bytes, uint64_t *ticket);
+  dlua_status (*receive)(int index, uint64_t ticket, void *dst, size_t bytes, bool *arrived);
   dlua_kernel *(*kernel)(const dlua_op *op); // NULL: no kernel for this op
   bool (*half)(const dlua_op *op); // its kernel takes bf16 and f16 itself; else it runs through f32
   dlua_status (*test_fault)(
@@ -69,6 +77,7 @@ struct dlua_device {
   int index; // from 0
   char name[24];
   struct dlua_cache *cache; // see cache.c
+  uint64_t waits;           // atomic: how often the host has waited for it
 };
 
 // The CPU's own table, and every device opened so far.

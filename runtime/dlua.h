@@ -96,6 +96,8 @@ dlua_device_name(const dlua_device *device); // "cpu", "cuda", "cuda:2"; borrowe
 dlua_status dlua_name_failure(dlua_status status, const char *who);
 // Waits until the device has done everything asked of it and reports errors found meanwhile.
 dlua_status dlua_synchronize(dlua_device *device);
+// How often the host has waited for the device: to read from it, or in dlua_synchronize.
+uint64_t dlua_waits(const dlua_device *device);
 
 // ---------------------------------------------------------------- memory
 
@@ -210,6 +212,16 @@ dlua_status dlua_tensor_fill(dlua_tensor *x, double value);
 // Gives x the strided layout for good (a no-op for strided ones); its content, version and history
 // stay.
 dlua_status dlua_make_strided(dlua_tensor *x);
+// Sends the element of a tensor on a device to the host, without waiting for it. dlua_receive gives it
+// as dlua_item does, or *arrived = false while it is on its way; DLUA_BAD_STATE when that is long ago.
+typedef struct dlua_ticket {
+  dlua_device *device;
+  dlua_dtype dtype;
+  uint64_t number;
+} dlua_ticket;
+
+dlua_status dlua_send(const dlua_tensor *x, dlua_ticket *ticket);
+dlua_status dlua_receive(const dlua_ticket *ticket, bool *arrived, double *value);
 // One element (1 in all) of x on any device as a number; waits for the device.
 dlua_status dlua_item(const dlua_tensor *x, bool *is_int, int64_t *i, double *f);
 // "{2,3}" for messages; borrowed, one of eight buffers per thread used in turn.

@@ -35,6 +35,7 @@ Stream *streams; // all of them
 
 struct Event {
   Stream *stream; // it was recorded in last
+  bool asked;     // since then, by a query: the first answer is that it has not happened yet
 };
 
 Stream *of(cudaStream_t stream) { return (Stream *)stream; }
@@ -216,12 +217,17 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   RETURN_FAULT(cudaEventRecord);
-  ((Event *)event)->stream = of(stream);
+  *(Event *)event = {of(stream), false};
   return cudaSuccess;
 }
 
-cudaError_t cudaEventQuery(cudaEvent_t) {
+cudaError_t cudaEventQuery(cudaEvent_t event) {
   RETURN_FAULT(cudaEventQuery);
+  Event *e = (Event *)event;
+  bool first = e->stream && !e->asked;
+  e->asked = true;
+  if (first) return cudaErrorNotReady;
+  finish(event);
   return cudaSuccess;
 }
 

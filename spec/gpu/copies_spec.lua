@@ -52,3 +52,35 @@ describe("a copy to the GPU and back", function()
     end
   end)
 end)
+
+describe("a number sent to the host", function()
+  local function arrived(ticket)
+    for _ = 1, 1000 do
+      local value = dlua.receive(ticket)
+      if value then return value end
+    end
+  end
+
+  it("comes without waiting", function()
+    for _, dtype in ipairs {"f32", "f64", "i64", "bool", "bf16"} do
+      local x = dlua.ones({1}, {dtype = dtype}):to "cuda"
+      local before = dlua.test.waits "cuda"
+      local ticket = dlua.send(x)
+      x:release()
+      dlua.ones(1):to "cuda" -- may reuse the block
+      assert.equal(before, dlua.test.waits "cuda")
+      assert.equal(1, arrived(ticket))
+    end
+  end)
+
+  it("is there until many more were sent", function()
+    local tickets = {}
+    for k = 1, 64 do tickets[k] = dlua.send(dlua.full({1}, k):to "cuda") end
+    for k = 64, 1, -1 do assert.equal(k, arrived(tickets[k])) end
+    dlua.send(dlua.ones(1):to "cuda")
+    assert.error_matches(function() dlua.receive(tickets[1]) end, "receive: this value was sent too long ago")
+    assert.error_matches(function() dlua.send(dlua.ones(1)) end, "send: x must be one element on a device")
+    assert.error_matches(function() dlua.send(dlua.ones(2):to "cuda") end, "x {2} on cuda")
+    assert.error_matches(function() dlua.receive(7) end, "receive: takes what send gave")
+  end)
+end)

@@ -66,6 +66,10 @@ end
 
 local function move() host:to "cuda":to "cpu" end
 local function read() dlua.ones(1):to "cuda":item() end
+local function send()
+  local ticket = dlua.send(dlua.ones(1):to "cuda")
+  repeat until dlua.receive(ticket)
+end
 local function wait()
   host:to "cuda":release()
   dlua.cuda.synchronize()
@@ -134,6 +138,7 @@ describe("a fault of the GPU's libraries", function()
   end)
   it("in a copy there and back is an error", function() assert.is_true(check(move) > 10) end)
   it("in reading a number is an error", function() assert.is_true(check(read) > 10) end)
+  it("in sending a number is an error", function() assert.is_true(check(send) > 10) end)
   it("in waiting is an error", function() assert.is_true(check(wait) > 10) end)
 end)
 
