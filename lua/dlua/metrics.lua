@@ -125,7 +125,7 @@ function ConfusionMatrix:reset()
   self.counts, self.waiting = {}, {} -- counts by cell, those that are not 0: most of a large matrix is
 end
 
-local function count(self, predicted, target)
+local function count_pairs(self, predicted, target)
   local guesses, truths = predicted:totable(), target:totable()
   for k, truth in ipairs(truths) do
     local guess = guesses[k]
@@ -142,14 +142,14 @@ end
 function ConfusionMatrix:update(output, target)
   check_tensors("ConfusionMatrix", output, target)
   local predicted = (output.ndim == target.ndim and output or output:argmax(2)):flatten()
-  if output.device == "cpu" then return count(self, predicted, target:flatten()) end
+  if output.device == "cpu" then return count_pairs(self, predicted, target:flatten()) end
   self.waiting[#self.waiting + 1] = dlua.lasting {predicted:to "i64", target:flatten():to "i64"}
 end
 
 local function count_waiting(self)
   local waiting = self.waiting
   self.waiting = {}
-  for _, pair in ipairs(waiting) do count(self, pair[1], pair[2]) end
+  for _, pair in ipairs(waiting) do count_pairs(self, pair[1], pair[2]) end
 end
 
 -- The counts as an i64 tensor {classes,classes}.
