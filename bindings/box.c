@@ -338,11 +338,11 @@ static size_t bytes_of(const box *b) {
   return b->tag == &tensor_tag && b->tensor ? b->tensor->storage->bytes : 0;
 }
 
-// Puts the LARGEST boxes with storages of their own into top, largest first.
-static void find_largest(const box *top[LARGEST]) {
+// Puts the LARGEST boxes with storages of their own on the device into top, largest first.
+static void find_largest(const box *top[LARGEST], const dlua_device *device) {
   for (link *l = context.boxes.after; l != &context.boxes; l = l->after) {
     const box *b = (box *)l;
-    if (bytes_of(b) == 0 || b->tensor->view) continue;
+    if (bytes_of(b) == 0 || b->tensor->view || b->tensor->storage->device != device) continue;
     for (int k = 0; k < LARGEST; k++) {
       if (top[k] && bytes_of(top[k]) >= bytes_of(b)) continue;
       const box *smaller = top[k];
@@ -354,7 +354,7 @@ static void find_largest(const box *top[LARGEST]) {
 
 void dlua_bind_largest(char *text, size_t size) {
   const box *top[LARGEST] = {NULL};
-  find_largest(top);
+  find_largest(top, dlua_out_of_memory());
   size_t at = 0;
   text[0] = 0;
   for (int k = 0; k < LARGEST && top[k] && at < size; k++) {

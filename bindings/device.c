@@ -72,8 +72,30 @@ static int cuda_devices(lua_State *L) {
   return 1;
 }
 
+// send(x): starts bringing the one element of a tensor on a device to the host, without waiting;
+// gives a ticket.
+static int send(lua_State *L) {
+  dlua_tensor *x = dlua_bind_tensor(L, 1, "send: x");
+  dlua_ticket *ticket = lua_newuserdatauv(L, sizeof *ticket, 0);
+  dlua_bind_check(L, dlua_name_failure(dlua_send(x, ticket), "send"));
+  luaL_setmetatable(L, "dlua.ticket");
+  return 1;
+}
+
+// receive(ticket): the number, or nil while it is on its way.
+static int receive(lua_State *L) {
+  const dlua_ticket *ticket = luaL_testudata(L, 1, "dlua.ticket");
+  bool arrived = false;
+  double value = 0;
+  if (!ticket) return dlua_bind_raise(L, "receive: takes what send gave");
+  dlua_bind_check(L, dlua_name_failure(dlua_receive(ticket, &arrived, &value), "receive"));
+  if (arrived) lua_pushnumber(L, value);
+  return arrived;
+}
+
 static int synchronize_on(lua_State *L, const char *fallback) {
-  dlua_bind_check(L, dlua_synchronize(device_at(L, 1, fallback)));
+  dlua_device *device = device_at(L, 1, fallback);
+  dlua_bind_check(L, dlua_name_failure(dlua_synchronize(device), "synchronize"));
   return 0;
 }
 static int cuda_synchronize(lua_State *L) { return synchronize_on(L, "cuda"); }
@@ -90,15 +112,20 @@ static int empty_cache(lua_State *L) { return empty_cache_of(L, "cpu"); }
 // ---------------------------------------------------------------- memory
 
 // memory([device]): bytes live, peak and cached, blocks handed out and taken from the system, bytes
-// of Lua.
+// of Lua; for devices the largest cached block and the number of segments too.
 static int memory_of(lua_State *L, const char *fallback) {
-  dlua_memory m = dlua_memory_stats(device_at(L, 1, fallback));
+  const dlua_device *device = device_at(L, 1, fallback);
+  dlua_memory m = dlua_memory_stats(device);
   lua_newtable(L);
   set_integer(L, "live", m.live);
   set_integer(L, "peak", m.peak);
   set_integer(L, "cached", m.cached);
   set_integer(L, "allocations", m.allocations);
   set_integer(L, "system", m.system);
+  if (device != dlua_cpu()) {
+    set_integer(L, "largest", m.largest);
+    set_integer(L, "segments", (uint64_t)m.segments);
+  }
   set_integer(L, "lua",
               (uint64_t)lua_gc(L, LUA_GCCOUNT) * 1024 + (uint64_t)lua_gc(L, LUA_GCCOUNTB));
   return 1;
@@ -106,10 +133,12 @@ static int memory_of(lua_State *L, const char *fallback) {
 static int memory(lua_State *L) { return memory_of(L, "cpu"); }
 static int cuda_memory(lua_State *L) { return memory_of(L, "cuda"); }
 
-static int reset_peak_memory(lua_State *L) {
-  dlua_memory_reset_peak(device_at(L, 1, "cpu"));
+static int reset_peak_of(lua_State *L, const char *fallback) {
+  dlua_memory_reset_peak(device_at(L, 1, fallback));
   return 0;
 }
+static int reset_peak_memory(lua_State *L) { return reset_peak_of(L, "cpu"); }
+static int cuda_reset_peak_memory(lua_State *L) { return reset_peak_of(L, "cuda"); }
 
 // ---------------------------------------------------------------- settings
 
@@ -209,6 +238,8 @@ void dlua_bind_device(lua_State *L) {
       {"empty_cache", empty_cache},
       {"memory", memory},
       {"reset_peak_memory", reset_peak_memory},
+      {"send", send},
+      {"receive", receive},
       {"threads", threads},
       {"seed", seed},
       {"rng_state", rng_state},
@@ -226,7 +257,10 @@ void dlua_bind_device(lua_State *L) {
                                   {"empty_cache", cuda_empty_cache},
                                   {"memory", cuda_memory},
                                   {"tf32", tf32},
+                                  {"reset_peak_memory", cuda_reset_peak_memory},
                                   {NULL, NULL}};
+  luaL_newmetatable(L, "dlua.ticket");
+  lua_pop(L, 1);
   luaL_setfuncs(L, functions, 0);
   add_table(L, "cuda", cuda);
   lua_pushliteral(L, DLUA_VERSION);

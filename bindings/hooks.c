@@ -78,6 +78,14 @@ static int fault(lua_State *L) {
   return 0;
 }
 
+// waits(device): how often the host has waited for the device so far.
+static int waits(lua_State *L) {
+  dlua_device *d = NULL;
+  dlua_bind_check(L, dlua_device_find(dlua_bind_need_string(L, 1, "waits: device"), &d));
+  lua_pushinteger(L, (lua_Integer)dlua_waits(d));
+  return 1;
+}
+
 // reference([on]): whether only plain kernels run, before setting it.
 static int reference(lua_State *L) {
   lua_pushboolean(L, dlua_reference_mode());
@@ -92,6 +100,7 @@ void dlua_bind_hooks(lua_State *L) {
                                        {"lua_allocation_count", lua_allocation_count},
                                        {"collect_always", collect_always},
                                        {"fault", fault},
+                                       {"waits", waits},
                                        {"reference", reference},
                                        {NULL, NULL}};
   luaL_newlib(L, functions);

@@ -121,7 +121,7 @@ int dlua_bind_tostring(lua_State *L) {
   dlua_tensor *x = dlua_bind_test_tensor(L, 1);
   if (!x) return lua_pushliteral(L, "a released tensor"), 1;
   dlua_tensor **host = dlua_bind_box(L);
-  dlua_bind_check(L, dlua_bind_host(x, host));
+  dlua_bind_check(L, dlua_name_failure(dlua_bind_host(x, host), "tostring"));
   printer *p = lua_newuserdatauv(L, sizeof *p, 0);
   luaL_Buffer b;
   luaL_buffinit(L, &b);

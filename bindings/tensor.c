@@ -227,7 +227,7 @@ static void push_nested(lua_State *L, const dlua_tensor *host, int d, int64_t *k
 static int totable(lua_State *L) {
   dlua_tensor *x = dlua_bind_tensor(L, 1, "totable: x"), **host = dlua_bind_box(L);
   int64_t k = 0;
-  dlua_bind_check(L, dlua_bind_host(x, host));
+  dlua_bind_check(L, dlua_name_failure(dlua_bind_host(x, host), "totable"));
   push_nested(L, *host, 0, &k);
   return 1;
 }
@@ -237,7 +237,7 @@ static int item(lua_State *L) {
   bool is_int;
   int64_t i;
   double f;
-  dlua_bind_check(L, dlua_item(x, &is_int, &i, &f));
+  dlua_bind_check(L, dlua_name_failure(dlua_item(x, &is_int, &i, &f), "item"));
   if (x->dtype == DLUA_BOOL)
     lua_pushboolean(L, i != 0 || (!is_int && f != 0));
   else if (is_int)

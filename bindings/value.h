@@ -43,7 +43,8 @@ void dlua_bind_set_running(lua_State *L);
 void dlua_bind_interrupt(void);
 // Whether an interrupt waits; it is the caller's from now on.
 bool dlua_bind_take_interrupt(void);
-// Writes "f32{1024,1024} 4.0 MiB, …", the largest live tensors, into text.
+// Writes "f32{1024,1024} 4.0 MiB, …", the largest live tensors of the device that ran out of memory
+// last, into text.
 void dlua_bind_largest(char *text, size_t size);
 // Takes the box at index, or those in a table there, out of all scopes that are open: for state
 // that outlives the loop which made it.

@@ -1,12 +1,34 @@
 // check.c - what a failed library call becomes: a status and one line that names the call.
 #include "cuda.h"
 
+// What to do about it, where that is not plain. After a fault of a kernel the driver refuses all that
+// this process asks for, and any later call may be the one that hears of it.
+static const char *advice(cudaError_t error) {
+  switch (error) {
+  case cudaErrorIllegalAddress:
+  case cudaErrorLaunchFailure:
+  case cudaErrorLaunchTimeout:
+  case cudaErrorMisalignedAddress:
+  case cudaErrorIllegalInstruction:
+  case cudaErrorInvalidAddressSpace:
+  case cudaErrorInvalidPc:
+  case cudaErrorHardwareStackError:
+  case cudaErrorAssert:
+  case cudaErrorECCUncorrectable:
+    return "; start the process again to use the GPU (with DLUA_SYNC=1 it names the op that "
+           "failed)";
+  case cudaErrorInsufficientDriver: return "; a newer driver is needed";
+  case cudaErrorSystemNotReady: return "; is nvidia-fabricmanager running?";
+  default: return "";
+  }
+}
+
 dlua_status dlua_cuda_check(const char *call, cudaError_t error) {
   if (error == cudaSuccess) return DLUA_OK;
   dlua_cuda_calls_table.cudaGetLastError(); // or the next call that asks would report this one
   return dlua_fail(error == cudaErrorMemoryAllocation ? DLUA_NO_MEMORY : DLUA_BAD_DEVICE,
-                   "%s: %s (%d)", call, dlua_cuda_calls_table.cudaGetErrorString(error),
-                   (int)error);
+                   "%s: %s (%d)%s", call, dlua_cuda_calls_table.cudaGetErrorString(error),
+                   (int)error, advice(error));
 }
 
 dlua_status dlua_blas_check(const char *call, cublasStatus_t error) {

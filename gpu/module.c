@@ -84,6 +84,8 @@ __attribute__((visibility("default"))) const dlua_backend *dlua_module(const dlu
       .to_host = dlua_gpu_to_host,
       .copy = dlua_gpu_copy,
       .synchronize = dlua_gpu_synchronize,
+      .send = dlua_gpu_send,
+      .receive = dlua_gpu_receive,
       .kernel = kernel_of,
       .half = half,
       .step = dlua_gpu_step,

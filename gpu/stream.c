@@ -1,5 +1,6 @@
 // stream.c - one stream per device, in which everything happens in order. Nothing waits for the
-// device but to_host and synchronize; there, what kernels noted meanwhile becomes an error.
+// device but to_host and synchronize; there, what kernels noted meanwhile becomes an error. Copies
+// from and to the host go through pinned memory (staging.c).
 #include "stream.h"
 
 #include <stdio.h>
@@ -7,6 +8,8 @@
 
 #include "cuda.h"
 #include "host.h"
+#include "notes.h"
+#include "staging.h"
 
 enum { MOST_DEVICES = 16, REMEMBERED = 256 };
 
@@ -21,6 +24,8 @@ typedef struct remembered {
 
 typedef struct stream {
   cudaStream_t queue;
+  dlua_staging staging;
+  dlua_notes notes;
   dlua_fault *cell; // on the device
   uint64_t calls;   // that check values
   uint64_t checked; // of those, how many had been queued when the cell was last read
@@ -72,8 +77,7 @@ void dlua_gpu_free(int index, void *block, size_t bytes) {
 dlua_status dlua_gpu_from_host(int index, void *dst, const void *src, size_t bytes) {
   stream *s;
   DLUA_TRY(use(index, &s));
-  CUDA_TRY(cudaMemcpyAsync, dst, src, bytes, cudaMemcpyHostToDevice, s->queue);
-  return DLUA_OK;
+  return dlua_stage_in(&s->staging, s->queue, dst, src, bytes);
 }
 
 dlua_status dlua_gpu_copy(int index, void *dst, const void *src, size_t bytes) {
@@ -182,7 +186,7 @@ dlua_status dlua_gpu_index_check(const dlua_args *a, dlua_index_check *check) {
 dlua_status dlua_gpu_to_host(int index, void *dst, const void *src, size_t bytes) {
   stream *s;
   DLUA_TRY(use(index, &s));
-  CUDA_TRY(cudaMemcpyAsync, dst, src, bytes, cudaMemcpyDeviceToHost, s->queue);
+  DLUA_TRY(dlua_stage_out(&s->staging, s->queue, dst, src, bytes));
   return wait(s);
 }
 
@@ -192,6 +196,20 @@ dlua_status dlua_gpu_synchronize(int index) {
   return wait(s);
 }
 
+// ---------------------------------------------------------------- not waiting
+
+dlua_status dlua_gpu_send(int index, const void *src, size_t bytes, uint64_t *ticket) {
+  stream *s;
+  DLUA_TRY(use(index, &s));
+  return dlua_note_send(&s->notes, s->queue, src, bytes, ticket);
+}
+
+dlua_status dlua_gpu_receive(int index, uint64_t ticket, void *dst, size_t bytes, bool *arrived) {
+  stream *s;
+  DLUA_TRY(use(index, &s));
+  return dlua_note_receive(&s->notes, ticket, dst, bytes, arrived);
+}
+
 // ---------------------------------------------------------------- kernels
 
 dlua_status dlua_gpu_launch(const dlua_args *a, const void *kernel, const unsigned blocks[3],
@@ -199,11 +217,7 @@ dlua_status dlua_gpu_launch(const dlua_args *a, const void *kernel, const unsign
   stream *s;
   if (blocks[0] == 0 || blocks[1] == 0 || blocks[2] == 0) return DLUA_OK;
   DLUA_TRY(use(a->device->index, &s));
-  cudaError_t error = dlua_cuda_calls_table.cudaLaunchKernel(
-      kernel, (dim3){blocks[0], blocks[1], blocks[2]}, (dim3){threads[0], threads[1], threads[2]},
-      arguments, 0, s->queue);
-  if (error == cudaSuccess) return DLUA_OK;
-  dlua_cuda_check("cudaLaunchKernel", error);
-  return dlua_fail(DLUA_BAD_DEVICE, "%s: cudaLaunchKernel: %s (%d)", a->op->name,
-                   dlua_cuda_calls_table.cudaGetErrorString(error), (int)error);
+  CUDA_TRY(cudaLaunchKernel, kernel, (dim3){blocks[0], blocks[1], blocks[2]},
+           (dim3){threads[0], threads[1], threads[2]}, arguments, 0, s->queue);
+  return DLUA_OK;
 }

@@ -19,6 +19,8 @@ dlua_status dlua_gpu_to_host(int index, void *dst, const void *src, size_t bytes
 dlua_status dlua_gpu_copy(int index, void *dst, const void *src, size_t bytes);
 dlua_status dlua_gpu_fill_bytes(int index, void *dst, int byte, size_t bytes);
 dlua_status dlua_gpu_synchronize(int index);
+dlua_status dlua_gpu_send(int index, const void *src, size_t bytes, uint64_t *ticket);
+dlua_status dlua_gpu_receive(int index, uint64_t ticket, void *dst, size_t bytes, bool *arrived);
 
 // Makes a device current; *queue is its cudaStream_t, for calls of other libraries.
 dlua_status dlua_gpu_queue(int index, void **queue);

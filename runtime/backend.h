@@ -18,6 +18,10 @@
 
 #define DLUA_ABI 3
 
+// What a device keeps of values that were sent (dlua_backend.send), and how large one may be.
+#define DLUA_NOTES 64
+#define DLUA_NOTE_BYTES 16
+
 // What the runtime offers a module.
 typedef struct dlua_host {
   int abi;
@@ -65,6 +69,10 @@ typedef struct dlua_backend {
   dlua_status (*to_host)(int index, void *dst, const void *src, size_t bytes); // waits
   dlua_status (*copy)(int index, void *dst, const void *src, size_t bytes);    // on the device
   dlua_status (*synchronize)(int index);
+  // Sends a few bytes to the host without waiting; receive gives them once they have arrived, until
+  // DLUA_NOTES later ones have been sent.
+  dlua_status (*send)(int index, const void *src, size_t bytes, uint64_t *ticket);
+  dlua_status (*receive)(int index, uint64_t ticket, void *dst, size_t bytes, bool *arrived);
   dlua_kernel *(*kernel)(const dlua_op *op); // NULL: no kernel for this op
   bool (*half)(const dlua_op *op); // its kernel takes bf16 and f16 itself; else it runs through f32
   // A step of a rule over parameters of one dtype (f32, f64) in one go; with guard nothing is changed
@@ -86,6 +94,7 @@ struct dlua_device {
   int index; // from 0
   char name[24];
   struct dlua_cache *cache; // see cache.c
+  uint64_t waits;           // atomic: how often the host has waited for it
 };
 
 // The CPU's own table, and every device opened so far.

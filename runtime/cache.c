@@ -4,8 +4,10 @@
 // counted here too, so that one switch (dlua_fail_allocation) can make any allocation of the
 // runtime fail.
 //
-// Refused: splitting and merging blocks. Eight classes per doubling waste at most an eighth and
-// need no search.
+// Refused for the CPU: splitting and merging blocks. Eight classes per doubling waste at most an
+// eighth and need no search. A device's memory is scarcer and slower to get: its blocks are cut from
+// segments (segments.c). A device does everything in order, in one stream, so a block that was freed
+// may be handed out at once: whatever still reads it was queued before what the next owner queues.
 #include "cache.h"
 
 #include <pthread.h>
@@ -15,18 +17,18 @@
 #include <sys/mman.h>
 
 #include "env.h"
+#include "segments.h"
 
 enum { CLASSES = 8 * 48, SMALLEST = 64, HUGE_BLOCK = 4 << 20, SPARE = 256 << 20 };
 
-typedef struct block { // a free host block holds its own link; device blocks use a separate link
-                       // object
+typedef struct block { // a free block of the CPU holds its own link
   struct block *next;
-  void *memory;
 } block;
 
 struct dlua_cache {
   pthread_mutex_t lock;
-  block *free[CLASSES];
+  block *free[CLASSES];    // the CPU's
+  dlua_segments *segments; // a device's; NULL for the CPU
   dlua_memory stats;
 };
 
@@ -58,7 +60,10 @@ size_t dlua_live_bytes(void) {
 
 struct dlua_cache *dlua_cache_new(void) {
   struct dlua_cache *cache = dlua_new(sizeof *cache);
-  if (cache) pthread_mutex_init(&cache->lock, NULL);
+  if (!cache) return NULL;
+  cache->segments = dlua_segments_new();
+  if (!cache->segments) return dlua_delete(cache, sizeof *cache), NULL;
+  pthread_mutex_init(&cache->lock, NULL);
   return cache;
 }
 
@@ -67,8 +72,7 @@ struct dlua_cache *dlua_cache_cpu(void) {
   return &cache;
 }
 
-// Size class of a request and the bytes that blocks of the class have: powers of two in eight
-// steps.
+// Size class of a request and the bytes that blocks of the class have: powers of two in eight steps.
 static int class_of(size_t bytes, size_t *rounded) {
   if (bytes <= SMALLEST) return *rounded = SMALLEST, 0;
   int log = 63 - __builtin_clzll(bytes - 1);
@@ -78,17 +82,19 @@ static int class_of(size_t bytes, size_t *rounded) {
   return (log - 6) * 8 + (int)((*rounded - ((size_t)1 << log)) / step);
 }
 
-static size_t bytes_of(int class) {
-  if (class == 0) return SMALLEST;
-  int log = 6 + (class - 1) / 8;
-  size_t step = (size_t)1 << (log - 3);
-  return ((size_t)1 << log) + (size_t)(1 + (class - 1) % 8) * (step < SMALLEST ? SMALLEST : step);
+static _Thread_local dlua_device *short_of_memory;
+
+dlua_device *dlua_out_of_memory(void) { return short_of_memory ? short_of_memory : dlua_cpu(); }
+
+static void count_in(dlua_memory *stats, size_t bytes, bool from_system) {
+  stats->live += bytes, stats->allocations++, stats->system += from_system;
+  if (stats->live > stats->peak) stats->peak = stats->live;
+  atomic_fetch_add_explicit(&live_everywhere, bytes, memory_order_relaxed);
 }
 
-static dlua_status system_alloc(dlua_device *device, size_t bytes, void **memory) {
-  if (device->backend != &dlua_cpu_backend) {
-    return device->backend->alloc(device->index, bytes, memory);
-  }
+// ---------------------------------------------------------------- blocks of the CPU
+
+static dlua_status system_alloc(size_t bytes, void **memory) {
   if (posix_memalign(memory, bytes >= HUGE_BLOCK ? 1 << 21 : SMALLEST, bytes) != 0) {
     return dlua_fail(DLUA_NO_MEMORY, "out of memory: %.1f MiB more on top of %.1f MiB in use",
                      bytes / 1048576.0, dlua_live_bytes() / 1048576.0);
@@ -97,59 +103,37 @@ static dlua_status system_alloc(dlua_device *device, size_t bytes, void **memory
   return DLUA_OK;
 }
 
-static void system_free(dlua_device *device, void *memory, size_t bytes) {
-  if (device->backend == &dlua_cpu_backend)
-    free(memory);
-  else
-    device->backend->free(device->index, memory, bytes);
-}
-
 // Takes a block of the class from the list, or NULL. The lock is held.
-static void *take(dlua_device *device, int class) {
-  block *found = device->cache->free[class];
-  if (!found) return NULL;
-  device->cache->free[class] = found->next;
-  void *memory = found->memory;
-  if (device->backend != &dlua_cpu_backend) free(found);
-  return memory;
+static void *take(struct dlua_cache *cache, int class) {
+  block *found = cache->free[class];
+  if (found) cache->free[class] = found->next;
+  return found;
 }
 
-// Keeps a block for reuse; false when even the link does not fit into memory. The lock is held.
-static bool keep(dlua_device *device, int class, void *memory) {
-  block *link = device->backend == &dlua_cpu_backend ? memory : malloc(sizeof *link);
-  if (!link) return false;
-  *link = (block){device->cache->free[class], memory};
-  device->cache->free[class] = link;
-  return true;
+static void empty_host_cache(struct dlua_cache *cache) {
+  for (int class = 0; class < CLASSES; class ++) {
+    void *memory;
+    while ((memory = take(cache, class))) free(memory);
+  }
+  cache->stats.cached = 0;
 }
 
-static void count_in(dlua_memory *stats, size_t bytes, bool from_system) {
-  stats->live += bytes, stats->allocations++, stats->system += from_system;
-  if (!from_system) stats->cached -= bytes;
-  if (stats->live > stats->peak) stats->peak = stats->live;
-  atomic_fetch_add_explicit(&live_everywhere, bytes, memory_order_relaxed);
-}
-
-dlua_status dlua_alloc(dlua_device *device, size_t bytes, void **memory) {
+static dlua_status host_alloc(dlua_device *device, size_t bytes, void **memory) {
   size_t rounded;
-  if (bytes > (size_t)1 << 46) {
-    return dlua_fail(DLUA_NO_MEMORY, "out of memory: %.1f GiB asked for", bytes / 1073741824.0);
-  }
   int class = class_of(bytes, &rounded);
-  if (must_fail()) {
-    return dlua_fail(DLUA_NO_MEMORY, "out of memory: %zu bytes more on %s (injected)", bytes,
-                     device->name);
-  }
   struct dlua_cache *cache = device->cache;
   pthread_mutex_lock(&cache->lock);
-  void *found = take(device, class);
-  if (found) count_in(&cache->stats, rounded, false);
+  void *found = take(cache, class);
+  if (found) {
+    cache->stats.cached -= rounded;
+    count_in(&cache->stats, rounded, false);
+  }
   pthread_mutex_unlock(&cache->lock);
   if (!found) {
-    dlua_status status = system_alloc(device, rounded, &found);
+    dlua_status status = system_alloc(rounded, &found);
     if (status == DLUA_NO_MEMORY) { // blocks of other classes may be all that is in the way
       dlua_empty_cache(device);
-      status = system_alloc(device, rounded, &found);
+      status = system_alloc(rounded, &found);
     }
     DLUA_TRY(status);
     pthread_mutex_lock(&cache->lock);
@@ -167,31 +151,151 @@ static bool poisoned(void) {
   return on;
 }
 
-void dlua_free(dlua_device *device, void *memory, size_t bytes) {
-  if (!memory) return;
+static void host_free(dlua_device *device, void *memory, size_t bytes) {
   size_t rounded;
   int class = class_of(bytes, &rounded);
-  if (device->backend == &dlua_cpu_backend && poisoned()) memset(memory, 0xff, rounded);
+  if (poisoned()) memset(memory, 0xff, rounded);
   struct dlua_cache *cache = device->cache;
   pthread_mutex_lock(&cache->lock);
   // Loops over ever other sizes must not hoard: what is kept is bounded by what was once in use.
-  bool wanted = cache->stats.cached + rounded <= cache->stats.peak + SPARE;
-  bool kept = wanted && keep(device, class, memory);
+  bool kept = cache->stats.cached + rounded <= cache->stats.peak + SPARE;
+  if (kept) {
+    block *link = memory;
+    link->next = cache->free[class];
+    cache->free[class] = link;
+    cache->stats.cached += rounded;
+  }
   cache->stats.live -= rounded;
-  if (kept) cache->stats.cached += rounded;
   pthread_mutex_unlock(&cache->lock);
   atomic_fetch_sub_explicit(&live_everywhere, rounded, memory_order_relaxed);
-  if (!kept) system_free(device, memory, rounded);
+  if (!kept) free(memory);
+}
+
+// ---------------------------------------------------------------- blocks of a device
+
+// DLUA_CACHE=0 asks the device for every block: a tool that knows the bounds of what was asked for
+// then sees what goes beyond them.
+static bool uncached(void) {
+  static int off = -1;
+  if (off < 0) {
+    const char *value = dlua_env("DLUA_CACHE");
+    off = value && strcmp(value, "0") == 0;
+  }
+  return off;
+}
+
+static void give_back(dlua_device *device) {
+  void *memory;
+  size_t size;
+  while (dlua_segments_remove(device->cache->segments, &memory, &size)) {
+    device->backend->free(device->index, memory, size);
+  }
+}
+
+// Memory of the device, as much as wished for, else what is needed, else that with everything given
+// back that nobody uses.
+static dlua_status device_memory(dlua_device *device, size_t *size, size_t least, void **memory) {
+  const dlua_backend *backend = device->backend;
+  dlua_status status = backend->alloc(device->index, *size, memory);
+  if (status == DLUA_NO_MEMORY && least < *size) {
+    *size = least;
+    status = backend->alloc(device->index, least, memory);
+  }
+  if (status == DLUA_NO_MEMORY) {
+    *size = least;
+    give_back(device);
+    status = backend->alloc(device->index, least, memory);
+  }
+  return status;
+}
+
+static dlua_status grow(dlua_device *device, size_t bytes) {
+  dlua_segments *segments = device->cache->segments;
+  size_t size = dlua_segments_growth(segments, bytes);
+  void *memory;
+  DLUA_TRY(device_memory(device, &size, dlua_segments_least(bytes), &memory));
+  dlua_status status = dlua_segments_add(segments, memory, size, bytes);
+  if (status != DLUA_OK) device->backend->free(device->index, memory, size);
+  return status;
+}
+
+static dlua_status take_or_grow(dlua_device *device, size_t bytes, void **memory, bool *grown) {
+  dlua_segments *segments = device->cache->segments;
+  void *found = dlua_segments_take(segments, bytes);
+  *grown = !found;
+  if (!found) {
+    DLUA_TRY(grow(device, bytes));
+    found = dlua_segments_take(segments, bytes);
+  }
+  *memory = found;
+  return DLUA_OK;
+}
+
+static size_t device_bytes(size_t bytes) { return uncached() ? bytes : dlua_segments_round(bytes); }
+
+static dlua_status device_alloc(dlua_device *device, size_t bytes, void **memory) {
+  struct dlua_cache *cache = device->cache;
+  bool grown = true;
+  pthread_mutex_lock(&cache->lock);
+  dlua_status status = uncached() ? device->backend->alloc(device->index, bytes, memory)
+                                  : take_or_grow(device, bytes, memory, &grown);
+  if (status == DLUA_OK) count_in(&cache->stats, device_bytes(bytes), grown);
+  pthread_mutex_unlock(&cache->lock);
+  if (status != DLUA_NO_MEMORY) return status;
+  const double mib = 1048576.0;
+  dlua_memory m = dlua_memory_stats(device);
+  return dlua_fail(status,
+                   "%s: %.1f MiB more on %s, where %.1f MiB are in use and %.1f MiB free between "
+                   "them; a smaller batch needs less",
+                   dlua_message(), (double)bytes / mib, device->name, (double)m.live / mib,
+                   (double)m.cached / mib);
+}
+
+static void device_free(dlua_device *device, void *memory, size_t bytes) {
+  struct dlua_cache *cache = device->cache;
+  size_t counted = device_bytes(bytes);
+  pthread_mutex_lock(&cache->lock);
+  cache->stats.live -= counted;
+  if (uncached())
+    device->backend->free(device->index, memory, bytes);
+  else
+    dlua_segments_give(cache->segments, memory);
+  pthread_mutex_unlock(&cache->lock);
+  atomic_fetch_sub_explicit(&live_everywhere, counted, memory_order_relaxed);
+}
+
+// ---------------------------------------------------------------- blocks
+
+dlua_status dlua_alloc(dlua_device *device, size_t bytes, void **memory) {
+  dlua_status status;
+  if (bytes > (size_t)1 << 46)
+    status = dlua_fail(DLUA_NO_MEMORY, "out of memory: %.1f GiB asked for", bytes / 1073741824.0);
+  else if (must_fail()) {
+    status = dlua_fail(DLUA_NO_MEMORY, "out of memory: %zu bytes more on %s (injected)", bytes,
+                       device->name);
+  } else if (device->cache->segments)
+    status = device_alloc(device, bytes, memory);
+  else
+    status = host_alloc(device, bytes, memory);
+  if (status == DLUA_NO_MEMORY) short_of_memory = device;
+  return status;
+}
+
+void dlua_free(dlua_device *device, void *memory, size_t bytes) {
+  if (!memory) return;
+  if (device->cache->segments)
+    device_free(device, memory, bytes);
+  else
+    host_free(device, memory, bytes);
 }
 
 void dlua_empty_cache(dlua_device *device) {
   struct dlua_cache *cache = device->cache;
   pthread_mutex_lock(&cache->lock);
-  for (int class = 0; class < CLASSES; class ++) {
-    void *memory;
-    while ((memory = take(device, class))) system_free(device, memory, bytes_of(class));
-  }
-  cache->stats.cached = 0;
+  if (cache->segments)
+    give_back(device);
+  else
+    empty_host_cache(cache);
   pthread_mutex_unlock(&cache->lock);
 }
 
@@ -199,6 +303,11 @@ dlua_memory dlua_memory_stats(const dlua_device *device) {
   struct dlua_cache *cache = device->cache;
   pthread_mutex_lock(&cache->lock);
   dlua_memory stats = cache->stats;
+  if (cache->segments) {
+    dlua_segment_figures f = dlua_segments_figures(cache->segments);
+    stats.cached = f.reserved > stats.live ? f.reserved - stats.live : 0;
+    stats.largest = f.largest, stats.segments = f.segments;
+  }
   pthread_mutex_unlock(&cache->lock);
   return stats;
 }
@@ -237,6 +346,7 @@ static size_t list_of(size_t bytes) { return bytes ? (bytes + SMALL_STEP - 1) / 
 void *dlua_new(size_t bytes) {
   if (must_fail()) {
     dlua_fail(DLUA_NO_MEMORY, "out of memory: %zu bytes more (injected)", bytes);
+    short_of_memory = NULL;
     return NULL;
   }
   size_t list = list_of(bytes);
@@ -249,6 +359,7 @@ void *dlua_new(size_t bytes) {
     object = malloc(list * SMALL_STEP);
     if (!object) {
       dlua_fail(DLUA_NO_MEMORY, "out of memory: %zu bytes more", bytes);
+      short_of_memory = NULL;
       return NULL;
     }
   }

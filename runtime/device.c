@@ -65,7 +65,21 @@ int dlua_device_count(void) { return device_count; }
 dlua_device *dlua_device_at(int k) { return devices[k]; }
 const char *dlua_device_name(const dlua_device *device) { return device->name; }
 
+uint64_t dlua_waits(const dlua_device *device) {
+  return __atomic_load_n(&device->waits, __ATOMIC_RELAXED);
+}
+
+dlua_status dlua_name_failure(dlua_status status, const char *who) {
+  const char *message = dlua_message();
+  size_t length = strlen(who);
+  bool full = status == DLUA_NO_MEMORY && dlua_out_of_memory() != &cpu;
+  bool named = strncmp(message, who, length) == 0 && message[length] == ':';
+  if ((!full && status != DLUA_BAD_DEVICE) || named) return status;
+  return dlua_fail(status, "%s: %s", who, message);
+}
+
 dlua_status dlua_synchronize(dlua_device *device) {
+  __atomic_add_fetch(&device->waits, 1, __ATOMIC_RELAXED);
   return device->backend->synchronize(device->index);
 }
 

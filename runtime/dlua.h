@@ -91,8 +91,13 @@ dlua_device *dlua_cpu(void);
 dlua_status dlua_device_find(const char *name, dlua_device **device);
 const char *
 dlua_device_name(const dlua_device *device); // "cpu", "cuda", "cuda:2"; borrowed for ever
+// Puts "who: " before the message when a device has failed or has no memory left, unless it is there;
+// returns status. Devices do not know what they were doing it for.
+dlua_status dlua_name_failure(dlua_status status, const char *who);
 // Waits until the device has done everything asked of it and reports errors found meanwhile.
 dlua_status dlua_synchronize(dlua_device *device);
+// How often the host has waited for the device: to read from it, or in dlua_synchronize.
+uint64_t dlua_waits(const dlua_device *device);
 
 // ---------------------------------------------------------------- memory
 
@@ -100,16 +105,19 @@ typedef struct dlua_memory {
   size_t live, peak, cached; // bytes in use, their highest value, bytes kept for reuse
   uint64_t allocations;      // blocks ever handed out
   uint64_t system;           // of those, blocks that came from the system instead of the cache
+  size_t largest;            // devices: the largest cached block in one piece…
+  int segments;              // …and the pieces of memory it all lies in
 } dlua_memory;
 
-// 64-byte aligned block from the device's cache; the content is undefined. 0 bytes give a valid
-// pointer.
+// 64-byte aligned block from the device's cache (256-byte aligned on devices other than the CPU);
+// the content is undefined. 0 bytes give a valid pointer.
 dlua_status dlua_alloc(dlua_device *device, size_t bytes, void **block);
 void dlua_free(dlua_device *device, void *block, size_t bytes); // bytes as asked for
 dlua_memory dlua_memory_stats(const dlua_device *device);
 void dlua_memory_reset_peak(dlua_device *device);
 void dlua_empty_cache(dlua_device *device); // gives cached blocks back to the system
-size_t dlua_live_bytes(void);               // bytes in use on all devices together
+dlua_device *dlua_out_of_memory(void); // of this thread's last DLUA_NO_MEMORY; the CPU by default
+size_t dlua_live_bytes(void);          // bytes in use on all devices together
 // Makes the n-th allocation from now (blocks and small objects alike) fail once, or with it every
 // later one when `on` is set; n = 0 switches it off. For tests.
 void dlua_fail_allocation(uint64_t n, bool on);
@@ -204,6 +212,16 @@ dlua_status dlua_tensor_fill(dlua_tensor *x, double value);
 // Gives x the strided layout for good (a no-op for strided ones); its content, version and history
 // stay.
 dlua_status dlua_make_strided(dlua_tensor *x);
+// Sends the element of a tensor on a device to the host, without waiting for it. dlua_receive gives it
+// as dlua_item does, or *arrived = false while it is on its way; DLUA_BAD_STATE when that is long ago.
+typedef struct dlua_ticket {
+  dlua_device *device;
+  dlua_dtype dtype;
+  uint64_t number;
+} dlua_ticket;
+
+dlua_status dlua_send(const dlua_tensor *x, dlua_ticket *ticket);
+dlua_status dlua_receive(const dlua_ticket *ticket, bool *arrived, double *value);
 // One element (1 in all) of x on any device as a number; waits for the device.
 dlua_status dlua_item(const dlua_tensor *x, bool *is_int, int64_t *i, double *f);
 // "{2,3}" for messages; borrowed, one of eight buffers per thread used in turn.

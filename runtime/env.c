@@ -7,6 +7,7 @@
 // clang-format off
 const dlua_switch dlua_switches[] = {
   {"DLUA_BIND",       "0: do not bind the team of threads to CPUs"},
+  {"DLUA_CACHE",      "0: ask devices for each block of memory anew, to find uses beyond its end"},
   {"DLUA_COLLECT",    "1: collect all garbage at every call, to find uses of what was freed"},
   {"DLUA_DATA",       "folder with the data sets that data.load looks for first"},
   {"DLUA_ISA",        "base, avx2 or avx512: use no instructions beyond these"},

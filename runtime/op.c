@@ -199,9 +199,10 @@ static dlua_status run(dlua_args *a) {
   dlua_status status = prepare(&f);
   if (status == DLUA_OK) status = compute(&f);
   close_frame(&f);
-  if (status != DLUA_OK)
+  if (status != DLUA_OK) {
     drop_results(a);
-  else if (f.node)
+    dlua_name_failure(status, dlua_call_name(a));
+  } else if (f.node)
     dlua_record_close(f.node, a);
   dlua_node_release(f.node);
   return status;

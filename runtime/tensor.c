@@ -12,15 +12,14 @@
 
 // ---------------------------------------------------------------- storage
 
-static dlua_storage *storage_new(size_t bytes, dlua_device *device) {
+static dlua_status storage_new(dlua_storage **result, size_t bytes, dlua_device *device) {
   dlua_storage *storage = dlua_new(sizeof *storage);
-  if (!storage) return NULL;
-  if (dlua_alloc(device, bytes, &storage->data) != DLUA_OK) {
-    dlua_delete(storage, sizeof *storage);
-    return NULL;
-  }
+  if (!storage) return DLUA_NO_MEMORY;
+  dlua_status status = dlua_alloc(device, bytes, &storage->data);
+  if (status != DLUA_OK) return dlua_delete(storage, sizeof *storage), status;
   storage->refs = 1, storage->bytes = bytes, storage->device = device;
-  return storage;
+  *result = storage;
+  return DLUA_OK;
 }
 
 static void drop_cache(dlua_storage *storage) {
@@ -70,11 +69,8 @@ dlua_status dlua_tensor_new(dlua_tensor **tensor, dlua_dtype dtype, int ndim, co
   DLUA_TRY(check_shape(dtype, ndim, size, &bytes));
   dlua_tensor *x = dlua_new(sizeof *x);
   if (!x) return DLUA_NO_MEMORY;
-  x->storage = storage_new(bytes, device);
-  if (!x->storage) {
-    dlua_delete(x, sizeof *x);
-    return DLUA_NO_MEMORY;
-  }
+  dlua_status status = storage_new(&x->storage, bytes, device);
+  if (status != DLUA_OK) return dlua_delete(x, sizeof *x), status;
   x->refs = 1, x->dtype = (uint8_t)dtype;
   set_shape(x, ndim, size);
   *tensor = x;
@@ -147,8 +143,10 @@ static dlua_status move_bytes(dlua_tensor *dst, const dlua_tensor *src, size_t b
   if (bytes == 0) return DLUA_OK;
   if (to == from) return to->backend->copy(to->index, dlua_data(dst), dlua_data(src), bytes);
   if (on_cpu(src)) return to->backend->from_host(to->index, dlua_data(dst), dlua_data(src), bytes);
-  if (on_cpu(dst))
+  if (on_cpu(dst)) {
+    __atomic_add_fetch(&from->waits, 1, __ATOMIC_RELAXED);
     return from->backend->to_host(from->index, dlua_data(dst), dlua_data(src), bytes);
+  }
   return DLUA_DECLINED; // device to device goes through the host
 }
 
@@ -268,8 +266,8 @@ dlua_status dlua_tensor_fill(dlua_tensor *x, double value) {
 dlua_status dlua_make_strided(dlua_tensor *x) {
   dlua_storage *storage = x->storage;
   if (storage->layout == DLUA_STRIDED) return DLUA_OK;
-  dlua_storage *fresh = storage_new(storage->bytes, storage->device);
-  if (!fresh) return DLUA_NO_MEMORY;
+  dlua_storage *fresh = NULL;
+  DLUA_TRY(storage_new(&fresh, storage->bytes, storage->device));
   dlua_tensor strided = *x;
   strided.storage = fresh;
   dlua_status status = dlua_reorder(&strided, x);
@@ -298,5 +296,28 @@ dlua_status dlua_item(const dlua_tensor *x, bool *is_int, int64_t *i, double *f)
     *f = exact ? (double)*i : *dlua_f64(wide);
   }
   dlua_tensor_release(host), dlua_tensor_release(wide);
+  return status;
+}
+
+dlua_status dlua_send(const dlua_tensor *x, dlua_ticket *ticket) {
+  dlua_device *device = dlua_device_of(x);
+  if (dlua_numel(x) != 1 || on_cpu(x)) {
+    return dlua_fail(DLUA_BAD_ARGUMENT, "send: x must be one element on a device (x %s on %s)",
+                     dlua_shape_text(x), device->name);
+  }
+  *ticket = (dlua_ticket){.device = device, .dtype = (dlua_dtype)x->dtype};
+  return device->backend->send(device->index, dlua_data(x), bytes_of(x), &ticket->number);
+}
+
+dlua_status dlua_receive(const dlua_ticket *ticket, bool *arrived, double *value) {
+  const dlua_device *device = ticket->device;
+  dlua_tensor *x = NULL;
+  bool is_int;
+  int64_t i;
+  DLUA_TRY(dlua_tensor_new(&x, ticket->dtype, 0, NULL, dlua_cpu()));
+  dlua_status status =
+      device->backend->receive(device->index, ticket->number, dlua_data(x), bytes_of(x), arrived);
+  if (status == DLUA_OK && *arrived) status = dlua_item(x, &is_int, &i, value);
+  dlua_tensor_release(x);
   return status;
 }

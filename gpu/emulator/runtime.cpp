@@ -1,8 +1,12 @@
-// runtime.cpp - the CUDA runtime on the CPU: memory is host memory, a stream does at once what it is
-// asked, a launch runs the kernel's threads as fibers. Every function first asks whether a test
-// wants it to fail (faults.h).
+// runtime.cpp - the CUDA runtime on the CPU: memory is host memory, a launch runs the kernel's threads
+// as fibers. Every function first asks whether a test wants it to fail (faults.h).
+//
+// A stream does at once what it is asked, but for copies from the host: those wait, as a busy device
+// would let them, until something in the stream or behind an event of it needs them. Who changes
+// their source too soon, or uses their target without waiting, gets wrong numbers here too.
 #include <cstdlib>
 #include <cstring>
+#include <new>
 
 #include "faults.h"
 #include "fibers.h"
@@ -14,6 +18,54 @@ namespace {
 
 enum { DEVICES = 2 };
 int current_device;
+
+struct Copy {
+  Copy *next;
+  void *to;
+  const void *from;
+  size_t bytes;
+};
+
+struct Stream {
+  Copy *first, **last; // copies from the host that have not happened yet, in order
+  Stream *next;
+};
+
+Stream *streams; // all of them
+
+struct Event {
+  Stream *stream; // it was recorded in last
+  bool asked;     // since then, by a query: the first answer is that it has not happened yet
+};
+
+Stream *of(cudaStream_t stream) { return (Stream *)stream; }
+
+void finish(Stream *s) {
+  while (s->first) {
+    Copy *copy = s->first;
+    s->first = copy->next;
+    std::memcpy(copy->to, copy->from, copy->bytes);
+    delete copy;
+  }
+  s->last = &s->first;
+}
+
+void finish_all() {
+  for (Stream *s = streams; s; s = s->next) finish(s);
+}
+
+cudaError_t defer(Stream *s, void *to, const void *from, size_t bytes) {
+  Copy *copy = new (std::nothrow) Copy{nullptr, to, from, bytes};
+  if (!copy) return cudaErrorMemoryAllocation;
+  *s->last = copy;
+  s->last = &copy->next;
+  return cudaSuccess;
+}
+
+void finish(cudaEvent_t event) {
+  Event *e = (Event *)event;
+  if (e->stream) finish(e->stream);
+}
 
 } // namespace
 
@@ -71,6 +123,7 @@ const char *cudaGetErrorString(cudaError_t error) {
   case cudaErrorNoDevice: return "no CUDA-capable device is detected";
   case cudaErrorInsufficientDriver:
     return "CUDA driver version is insufficient for CUDA runtime version";
+  case cudaErrorSystemNotReady: return "system not yet initialized";
   case cudaErrorLaunchFailure: return "unspecified launch failure";
   case cudaErrorLaunchTimeout: return "the launch timed out and was terminated";
   case cudaErrorIllegalAddress: return "an illegal memory access was encountered";
@@ -87,6 +140,7 @@ cudaError_t cudaMalloc(void **block, size_t bytes) {
 
 cudaError_t cudaFree(void *block) {
   RETURN_FAULT(cudaFree);
+  finish_all();
   std::free(block);
   return cudaSuccess;
 }
@@ -98,19 +152,23 @@ cudaError_t cudaHostAlloc(void **block, size_t bytes, unsigned) {
 
 cudaError_t cudaFreeHost(void *block) {
   RETURN_FAULT(cudaFreeHost);
+  finish_all();
   std::free(block);
   return cudaSuccess;
 }
 
-cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind,
-                            cudaStream_t) {
+cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream) {
   RETURN_FAULT(cudaMemcpyAsync);
+  if (kind == cudaMemcpyHostToDevice) return defer(of(stream), dst, src, bytes);
+  finish(of(stream));
   std::memmove(dst, src, bytes);
   return cudaSuccess;
 }
 
-cudaError_t cudaMemsetAsync(void *dst, int byte, size_t bytes, cudaStream_t) {
+cudaError_t cudaMemsetAsync(void *dst, int byte, size_t bytes, cudaStream_t stream) {
   RETURN_FAULT(cudaMemsetAsync);
+  finish(of(stream));
   std::memset(dst, byte, bytes);
   return cudaSuccess;
 }
@@ -119,44 +177,57 @@ cudaError_t cudaMemsetAsync(void *dst, int byte, size_t bytes, cudaStream_t) {
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
   RETURN_FAULT(cudaStreamCreateWithFlags);
-  *stream = (cudaStream_t)std::malloc(1);
-  return *stream ? cudaSuccess : cudaErrorMemoryAllocation;
-}
-
-cudaError_t cudaStreamSynchronize(cudaStream_t) {
-  RETURN_FAULT(cudaStreamSynchronize);
+  Stream *s = new (std::nothrow) Stream();
+  if (!s) return cudaErrorMemoryAllocation;
+  s->last = &s->first;
+  s->next = streams, streams = s;
+  *stream = (cudaStream_t)s;
   return cudaSuccess;
 }
 
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) {
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  RETURN_FAULT(cudaStreamSynchronize);
+  finish(of(stream));
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t event, unsigned) {
   RETURN_FAULT(cudaStreamWaitEvent);
+  finish(event);
   return cudaSuccess;
 }
 
 cudaError_t cudaDeviceSynchronize() {
   RETURN_FAULT(cudaDeviceSynchronize);
+  finish_all();
   return cudaSuccess;
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) {
   RETURN_FAULT(cudaEventCreateWithFlags);
-  *event = (cudaEvent_t)std::malloc(1);
+  *event = (cudaEvent_t) new (std::nothrow) Event();
   return *event ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   RETURN_FAULT(cudaEventDestroy);
-  std::free((void *)event);
+  delete (Event *)event;
   return cudaSuccess;
 }
 
-cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) {
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   RETURN_FAULT(cudaEventRecord);
+  *(Event *)event = {of(stream), false};
   return cudaSuccess;
 }
 
-cudaError_t cudaEventQuery(cudaEvent_t) {
+cudaError_t cudaEventQuery(cudaEvent_t event) {
   RETURN_FAULT(cudaEventQuery);
+  Event *e = (Event *)event;
+  bool first = e->stream && !e->asked;
+  e->asked = true;
+  if (first) return cudaErrorNotReady;
+  finish(event);
   return cudaSuccess;
 }
 
@@ -167,16 +238,18 @@ cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t, cudaEvent_t) 
   return cudaSuccess;
 }
 
-cudaError_t cudaEventSynchronize(cudaEvent_t) {
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   RETURN_FAULT(cudaEventSynchronize);
+  finish(event);
   return cudaSuccess;
 }
 
 // ---------------------------------------------------------------- kernels
 
 cudaError_t cudaLaunchKernel(const void *function, dim3 grid, dim3 block, void **arguments, size_t,
-                             cudaStream_t) {
+                             cudaStream_t stream) {
   RETURN_FAULT(cudaLaunchKernel);
+  finish(of(stream));
   size_t threads = (size_t)block.x * block.y * block.z;
   if (threads == 0 || threads > 1024 || grid.y > 65535 || grid.z > 65535)
     return cudaErrorInvalidConfiguration;

@@ -15,6 +15,12 @@ namespace {
 
 char wanted[64]; // a function, or "any"
 int code = 999, countdown;
+int final_code; // what every call fails with since a kernel died; 0: none has
+
+// A fault of these leaves nothing usable, as on a GPU.
+bool is_final(int error) {
+  return error == cudaErrorIllegalAddress || error == cudaErrorLaunchFailure;
+}
 
 dlua_status test_fault(const char *what, int n) {
   const char *space = std::strchr(what, ' ');
@@ -22,12 +28,34 @@ dlua_status test_fault(const char *what, int n) {
   std::snprintf(wanted, sizeof wanted, "%.*s", length, what);
   code = space ? std::atoi(space + 1) : 999;
   countdown = n;
+  final_code = 0;
   return DLUA_OK;
+}
+
+// DLUA_CUDA_FAULT="cudaGetDeviceCount 100 1": a fault that is there from the start.
+struct Start {
+  Start() {
+    const char *what = std::getenv("DLUA_CUDA_FAULT");
+    const char *n = what ? std::strrchr(what, ' ') : nullptr;
+    if (n) test_fault(what, std::atoi(n));
+  }
+} start;
+
+bool begins(const char *text, const char *with) {
+  return std::strncmp(text, with, std::strlen(with)) == 0;
+}
+
+// After a kernel's death each library says so in its own way.
+int code_after_death(const char *function) {
+  if (begins(function, "cublas")) return CUBLAS_STATUS_EXECUTION_FAILED;
+  if (begins(function, "cudnn")) return CUDNN_STATUS_EXECUTION_FAILED;
+  return final_code;
 }
 
 } // namespace
 
 int emulator::fault(const char *function) {
+  if (final_code) return code_after_death(function);
   if (countdown == 0) return 0;
   if (std::strcmp(wanted, "any") != 0 && std::strcmp(wanted, function) != 0) return 0;
   bool now = countdown == 1 || countdown == -1;
@@ -35,6 +63,7 @@ int emulator::fault(const char *function) {
     countdown--;
   else if (countdown < -1)
     countdown++;
+  if (now && begins(function, "cuda") && is_final(code)) final_code = code;
   return now ? code : 0;
 }
 

@@ -8,7 +8,7 @@
 // was handed the wrong kind of address or another device's. A kernel is the CPU's, run on shadows
 // of the tensors with the tags taken off.
 //
-// Refused: simulating time, streams or limited memory.
+// Refused: simulating time or streams.
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +16,7 @@
 
 #include "../../runtime/backend.h"
 
-enum { DEVICES = 2, TAG_SHIFT = 50, ALIGNMENT = 64 };
+enum { DEVICES = 2, TAG_SHIFT = 50, ALIGNMENT = 256 };
 
 static const dlua_host *host;
 
@@ -27,6 +27,7 @@ enum { ALLOC, COPY, LAUNCH, FAULTS };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int countdown[FAULTS]; // 1: the next one fails, -1: that and all after it, 0: none does
 static char missing[32];      // the op that has no kernel
+static size_t limit;          // bytes that a device has; 0: as many as the host
 
 static bool strikes(int fault) {
   pthread_mutex_lock(&lock);
@@ -47,6 +48,7 @@ static dlua_status mock_test_fault(const char *what, int n) {
     snprintf(missing, sizeof missing, "%s", n ? what + sizeof kernel - 1 : "");
     return DLUA_OK;
   }
+  if (strcmp(what, "limit") == 0) return limit = (size_t)n, DLUA_OK;
   for (int k = 0; k < FAULTS; k++) {
     if (strcmp(what, names[k]) != 0) continue;
     pthread_mutex_lock(&lock);
@@ -54,9 +56,9 @@ static dlua_status mock_test_fault(const char *what, int n) {
     pthread_mutex_unlock(&lock);
     return DLUA_OK;
   }
-  return host->fail(DLUA_BAD_ARGUMENT,
-                    "mock: there is no fault '%s' (known: alloc, copy, launch, missing kernel OP)",
-                    what);
+  return host->fail(
+      DLUA_BAD_ARGUMENT,
+      "mock: there is no fault '%s' (known: alloc, copy, launch, limit, missing kernel OP)", what);
 }
 
 // ---------------------------------------------------------------- memory
@@ -68,6 +70,7 @@ typedef struct header {
 } header;
 
 static header blocks = {&blocks, &blocks};
+static size_t in_use[DEVICES];
 
 static uintptr_t tag_of(int index) { return (uintptr_t)(index + 1) << TAG_SHIFT; }
 static int owner_of(const void *address) { return (int)((uintptr_t)address >> TAG_SHIFT) - 1; }
@@ -79,6 +82,9 @@ static dlua_status mock_alloc(int index, size_t bytes, void **block) {
   if (strikes(ALLOC)) {
     return host->fail(DLUA_NO_MEMORY, "mock: out of memory: %zu bytes more (injected)", bytes);
   }
+  if (limit && bytes + in_use[index] > limit) {
+    return host->fail(DLUA_NO_MEMORY, "mock: out of memory: %zu bytes more than %zu", bytes, limit);
+  }
   header *h = NULL;
   if (bytes > SIZE_MAX - ALIGNMENT || posix_memalign((void **)&h, ALIGNMENT, ALIGNMENT + bytes)) {
     return host->fail(DLUA_NO_MEMORY, "mock: out of memory: %zu bytes more", bytes);
@@ -87,18 +93,19 @@ static dlua_status mock_alloc(int index, size_t bytes, void **block) {
   *h = (header){blocks.next, &blocks};
   blocks.next->previous = h;
   blocks.next = h;
+  in_use[index] += bytes;
   pthread_mutex_unlock(&lock);
   *block = (void *)(((uintptr_t)h + ALIGNMENT) | tag_of(index));
   return DLUA_OK;
 }
 
 static void mock_free(int index, void *block, size_t bytes) {
-  (void)index, (void)bytes;
   if (!block) return;
   header *h = (header *)((char *)readable(block) - ALIGNMENT);
   pthread_mutex_lock(&lock);
   h->previous->next = h->next;
   h->next->previous = h->previous;
+  in_use[index] -= bytes;
   pthread_mutex_unlock(&lock);
   free(h);
 }
@@ -218,6 +225,30 @@ static dlua_status mock_synchronize(int index) {
   return DLUA_OK;
 }
 
+// Values sent arrive at the second look, so that whoever does not look again never sees them.
+static struct {
+  char bytes[DLUA_NOTE_BYTES];
+  bool seen;
+} notes[DEVICES][DLUA_NOTES];
+static uint64_t sent[DEVICES];
+
+static dlua_status mock_send(int index, const void *src, size_t bytes, uint64_t *ticket) {
+  *ticket = ++sent[index];
+  notes[index][*ticket % DLUA_NOTES].seen = false;
+  return move(-1, notes[index][*ticket % DLUA_NOTES].bytes, index, src, bytes);
+}
+
+static dlua_status mock_receive(int index, uint64_t ticket, void *dst, size_t bytes,
+                                bool *arrived) {
+  if (ticket == 0 || ticket > sent[index] || ticket + DLUA_NOTES <= sent[index]) {
+    return host->fail(DLUA_BAD_STATE, "receive: this value was sent too long ago");
+  }
+  *arrived = notes[index][ticket % DLUA_NOTES].seen;
+  notes[index][ticket % DLUA_NOTES].seen = true;
+  if (*arrived) memcpy(dst, notes[index][ticket % DLUA_NOTES].bytes, bytes);
+  return DLUA_OK;
+}
+
 static const dlua_backend backend = {
     .abi = DLUA_ABI,
     .name = "mock",
@@ -229,6 +260,8 @@ static const dlua_backend backend = {
     .to_host = mock_to_host,
     .copy = mock_copy,
     .synchronize = mock_synchronize,
+    .send = mock_send,
+    .receive = mock_receive,
     .kernel = mock_kernel,
     .half = mock_half,
     .test_fault = mock_test_fault,

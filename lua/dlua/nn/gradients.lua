@@ -11,7 +11,7 @@ local function listed(who, parameters)
   return parameters
 end
 
--- The norm over all gradients by ops, for devices and dtypes that the C pass does not take.
+-- The norm over all gradients by ops, for devices and dtypes that the C pass does not take: a tensor of no dimensions.
 local function norm_by_ops(list, p)
   local total
   for _, g in ipairs(list) do
@@ -19,23 +19,23 @@ local function norm_by_ops(list, p)
     local part = p == math.huge and magnitude:max() or (magnitude ^ p):sum()
     total = not total and part or p == math.huge and total:maximum(part) or total + part
   end
-  local sum = total and total:item() or 0.0
-  return p == math.huge and sum or sum ^ (1 / p)
+  return p == math.huge and total or total ^ (1 / p)
 end
 
+-- All on the device: whether to scale is decided there too, so that nothing waits for the norm.
 local function clip_by_ops(parameters, max_norm, p)
   local list = {}
   for _, parameter in ipairs(parameters) do list[#list + 1] = parameter.grad end
+  if #list == 0 then return 0.0 end
   local norm = norm_by_ops(list, p)
-  local factor = max_norm / (norm + 1e-6)
-  if norm < math.huge and factor < 1 then
-    for _, g in ipairs(list) do g:mul_(factor) end
-  end
+  local factor = (max_norm / (norm + 1e-6)):clamp(0, 1):masked_fill(norm:isfinite():logical_not(), 1)
+  for _, g in ipairs(list) do g:mul_(factor:to(g.dtype)) end
   return norm
 end
 
--- Scales all gradients together so that their norm is at most max_norm; returns the norm they had, a number. A norm
--- that is not finite leaves them as they are, for the optimiser's guard to name the culprit.
+-- Scales all gradients together so that their norm is at most max_norm; returns the norm they had: a number, or on a
+-- device a tensor of no dimensions, which is not waited for. A norm that is not finite leaves them as they are, for the
+-- optimiser's guard to name the culprit.
 --   local norm = nn.clip_grad_norm_(net:parameters(), 5)
 function gradients.clip_grad_norm_(parameters, max_norm, given)
   local o = dlua.options("clip_grad_norm_", given, {norm_type = 2})

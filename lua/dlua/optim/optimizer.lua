@@ -10,6 +10,7 @@
 -- {groups = {{match = "bias$", weight_decay = 0}}} moves the parameters whose dotted name matches the Lua pattern.
 local dlua = require "dlua"
 local class = require "dlua.class"
+local Late = require "dlua.late"
 local formulas = require "dlua.optim.formulas"
 local options = require "dlua.options"
 local shape_text = require "dlua.nn.module".shape_text
@@ -150,11 +151,13 @@ end
 
 -- ---------------------------------------------------------------- steps
 
--- One step by the formulas in Lua, for parameters that the fused pass does not take.
-local function step_in_lua(self, group)
+-- One step by the formulas in Lua, for parameters that the fused pass does not take. Where bad, a bool tensor, is true,
+-- gradients are taken for 0.
+local function step_in_lua(self, group, bad)
   for k, p in ipairs(group.params) do
     local d = p.grad
     if d then
+      if bad then d = d:masked_fill(bad:to(d.device), 0) end
       if group.maximize then d = -d end
       if group.weight_decay ~= 0 then
         if group.decoupled then
@@ -184,36 +187,67 @@ local function raise_not_finite(self, group, position, written)
     group.names[position], written and "nothing was written from it, but the step had begun" or "nothing was changed")
 end
 
--- Raises when a gradient of a group is not finite; true when the step itself has to look, on a device.
+-- On a device nothing waits for the verdict. It is computed there: 0, or the higher the earlier the first parameter
+-- with a bad gradient stands, and it lasts: from then on no gradient of the group reaches a parameter. The step that
+-- finds it on the host raises; returned is whether gradients count, a bool tensor.
+local function verdict_on_device(self, group)
+  local watch = group.watch
+  if not watch then
+    watch = {late = Late(), worst = false}
+    group.watch = watch
+  end
+  local found = watch.late:take()
+  if found and found ~= 0 then
+    group.watch = nil
+    local name = group.names[#group.params + 1 - math.tointeger(found)]
+    dlua.fail("%s: the gradient of %s was not finite in an earlier step, nothing was written from it or any later one "
+      .. "(guard = false steps anyway)", getmetatable(self).__name, name)
+  end
+  local worst = watch.worst
+  for k, p in ipairs(group.params) do
+    if p.grad then
+      local bad = p.grad:isfinite():all():logical_not():to "f32" * (#group.params + 1 - k)
+      worst = worst and worst:maximum(bad:to(worst.device)) or bad
+    end
+  end
+  if not worst then return nil end
+  watch.worst = dlua.lasting(worst)
+  watch.late:offer(worst)
+  return worst:gt(0)
+end
+
+-- Raises when a gradient of a group is not finite; on a device, gives a tensor that says so.
 local function check_gradients(self, group)
   local position = dlua.find_bad_gradient(group.params)
   if position == true then return true end
   if position then raise_not_finite(self, group, position) end
   if position == nil then return end
+  if group.params[1].device ~= "cpu" then return dlua.no_grad(verdict_on_device, self, group) end
   for k, p in ipairs(group.params) do
     if p.grad and not p.grad:isfinite():all():item() then raise_not_finite(self, group, k) end
   end
 end
 
 -- One step of a group; with guard its gradients are looked at first.
-local function step_group(self, group, guard)
+local function step_group(self, group, guard, bad)
   local done, written = dlua.optim_step(self.rule, group, guard)
   if done == true then return end
   if done then raise_not_finite(self, group, done, written) end
-  if guard then check_gradients(self, group) end
-  dlua.no_grad(function() step_in_lua(self, group) end)
+  if guard then bad = check_gradients(self, group) end
+  dlua.no_grad(function() step_in_lua(self, group, bad) end)
 end
 
 -- Changes every parameter that has a gradient. With guard (the default) a gradient that is not finite raises and names
 -- the parameter, which is not written from it. Gradients of up to 4096 elements are looked at before anything is
--- changed; larger ones as the step comes to them, so that guarding costs no second pass over memory.
+-- changed; larger ones as the step comes to them, so that guarding costs no second pass over memory. On a device the
+-- error comes one or a few steps later, as nothing waits for it; no gradient has reached a parameter since.
 --   opt:step()
 function Optimizer:step()
   local groups, guard = self.groups, self.guard
   if not groups[2] then return step_group(self, groups[1], guard) end
-  local later = {}
-  for k, group in ipairs(guard and groups or {}) do later[k] = check_gradients(self, group) end -- all, before any changes
-  for k, group in ipairs(groups) do step_group(self, group, later[k]) end
+  local bad = {}
+  for k, group in ipairs(guard and groups or {}) do bad[k] = check_gradients(self, group) end -- all, before any changes
+  for k, group in ipairs(groups) do step_group(self, group, false, bad[k]) end
 end
 
 -- Forgets the gradients: grad becomes nil.

@@ -2,9 +2,10 @@
 --
 -- It is the loop of the README with callbacks: nothing here is hidden from a loop of one's own. A callback is a
 -- function(event, state) or an object with methods named by events: train_begin, epoch_begin, batch_end, epoch_end,
--- train_end. state holds net, optimizer, epoch, batch, loss, history and, at an epoch's end, every figure by name; a
--- callback ends training by state.stop = true.
+-- train_end. state holds net, optimizer, epoch, batch, loss (a number, or on a device a tensor, whose item() waits),
+-- history and, at an epoch's end, every figure by name; a callback ends training by state.stop = true.
 local dlua = require "dlua"
+local Late = require "dlua.late"
 local evaluation = require "dlua.train.evaluate"
 local metrics = require "dlua.metrics"
 local nn = require "dlua.nn"
@@ -71,14 +72,29 @@ end
 
 local function is_finite(value) return value == value and value ~= math.huge and value ~= -math.huge end
 
--- One forward and backward pass and one step; returns the output and the loss as a number.
+-- The loss of a batch as a number; on a device as a tensor, which is looked at when it has arrived, so that the step
+-- does not wait for it: an error then speaks of that earlier batch.
+local function checked(o, state, inputs, loss)
+  if loss.device == "cpu" then
+    local value = loss:item()
+    if o.guard and not is_finite(value) then raise_not_finite(o, state, inputs, value) end
+    return value
+  end
+  local value = loss:detach()
+  if not o.guard then return value end
+  local arrived, about = o.late:take()
+  if arrived and not is_finite(arrived) then raise_not_finite(o, about, about.inputs, arrived) end
+  o.late:offer(value, {epoch = state.epoch, batch = state.batch, inputs = dlua.lasting(inputs)})
+  return value
+end
+
+-- One forward and backward pass and one step; returns the output and the loss, a number where that costs no wait.
 local function train_batch(o, state, batch)
   local count, target = evaluation.inputs_and_target(batch)
   local inputs = {table.unpack(batch, 1, count)}
   local output = o.net(table.unpack(inputs))
   local loss = o.loss(output, target)
-  local value = loss:item()
-  if o.guard and not is_finite(value) then raise_not_finite(o, state, inputs, value) end
+  local value = checked(o, state, inputs, loss)
   o.optimizer:zero_grad()
   loss:backward()
   if o.clip_norm then nn.clip_grad_norm_(o.parameters, o.clip_norm) end
@@ -89,6 +105,7 @@ end
 
 local function train_epoch(o, state, gathered, progress)
   local mean = metrics.Mean()
+  local function read_loss() return mean:value() end
   o.net:train()
   state.batch = 0
   for batch in evaluation.each_batch(o.train) do
@@ -98,11 +115,15 @@ local function train_epoch(o, state, gathered, progress)
     local count = #target
     if count > 0 then mean:update(evaluation.sample_mean(o.loss, value, count), count) end
     for _, gatherer in pairs(gathered) do gatherer:update(output:detach(), target) end
-    if progress then progress:step {loss = mean.weight > 0 and mean:value() or nil, lr = o.optimizer.lr} end
+    if progress then progress:step {loss = mean.weight > 0 and read_loss or nil, lr = o.optimizer.lr} end
     tell(o, "batch_end", state)
     if state.stop then break end
   end
-  return mean:value()
+  local value = mean:value()
+  if o.guard and not is_finite(value) then
+    dlua.fail("train.fit: the mean loss is %s in epoch %d (guard = false goes on)", tostring(value), state.epoch)
+  end
+  return value
 end
 
 -- A schedule that follows a result (it has a mode) always waits for the epoch's.
@@ -169,7 +190,7 @@ local function fit(...)
   local o = signature:read(...)
   check(o)
   local state = {net = o.net, optimizer = o.optimizer, epochs = o.epochs, history = {}, stop = false}
-  o.parameters = o.clip_norm and o.net:parameters()
+  o.parameters, o.late = o.clip_norm and o.net:parameters(), Late()
   under_guard(o, function() run_epochs(o, state) end)
   return state.history
 end

@@ -21,6 +21,7 @@ function Progress:init(total, label)
 end
 
 local function text_of(value)
+  if type(value) == "function" then value = value() end
   if dlua.is_tensor(value) then value = value:item() end
   if math.type(value) == "float" then return ("%.4g"):format(value) end
   return tostring(value)
@@ -59,7 +60,7 @@ local function kept(values)
   return copy
 end
 
--- Counts a step and notes values to show: numbers or tensors of one element.
+-- Counts a step and notes values to show: numbers, tensors of one element, or functions that give one of these.
 --   progress:step {loss = loss, lr = opt.lr}
 function Progress:step(values)
   self.count = self.count + 1

@@ -1,0 +1,207 @@
+-- faults_spec.lua - every call of CUDA's libraries fails, at every n-th time: a Lua error that names the call, what the
+-- library says and the op; nothing is lost on the host, nothing hangs, and where the GPU survived, the same step works
+-- afterwards (R16). Needs the emulator: DLUA_MODULES=build/emulated.
+local dlua = require "dlua"
+local nn, optim = dlua.nn, dlua.optim
+local program = os.getenv "DLUA" or arg[-1] or "build/dlua"
+
+local available, reason = dlua.cuda.available()
+local faults = available and pcall(dlua.test.fault, "cuda", "any", 0)
+if not faults then
+  describe("a GPU's faults", function() pending(reason or "a real GPU has no faults to inject") end)
+  return
+end
+
+local layered = 0 -- messages that name a layer
+local most = 400 -- calls of one function in a step; more would mean that it never ends
+
+-- Every function of gpu/calls.def, by library.
+local function calls()
+  local list = {}
+  for line in io.lines "gpu/calls.def" do
+    local library, name = line:match "^(%u+)_CALL%((%w+)%)"
+    if library then list[#list + 1] = {library = library, name = name} end
+  end
+  return list
+end
+
+local errors = {
+  CUDA = {
+    {code = 2, text = "out of memory"}, {code = 35, text = "CUDA driver version is insufficient"},
+    {code = 100, text = "no CUDA%-capable device is detected"}, {code = 802, text = "system not yet initialized"},
+    {code = 999, text = "an error of the emulator"},
+    {code = 700, text = "an illegal memory access was encountered", final = true},
+    {code = 719, text = "unspecified launch failure", final = true},
+  },
+  BLAS = {{code = 3, text = "the resource allocation failed"}, {code = 13, text = "failed to launch on the GPU"},
+    {code = 15, text = "the functionality is not supported"}},
+  DNN = {{code = 3000, text = "CUDNN_STATUS_NOT_SUPPORTED"}, {code = 5000, text = "CUDNN_STATUS_EXECUTION_FAILED"}},
+}
+
+local function settled()
+  for _ = 1, 3 do collectgarbage() end
+  dlua.cuda.empty_cache()
+  return dlua.memory().live, dlua.cuda.memory().live
+end
+
+-- A module of ops that every GPU has had from the start, so that errors have a layer to name.
+local Scale = nn.class "Scale"
+function Scale:init(n)
+  self.weight = nn.Parameter(dlua.ones(n, n))
+  self.bias = nn.Parameter(dlua.zeros(n, n))
+end
+function Scale:forward(x) return x * self.weight + self.bias end
+
+local host = dlua.rand(64, 64)
+
+-- A step of training from a fresh copy of the input to the changed weights.
+local function train_step()
+  local _ <close> = dlua.scope()
+  local net = nn.Sequential(Scale(64), Scale(64)):to "cuda"
+  local optimizer = optim.SGD(net:parameters(), {lr = 0.1, guard = false})
+  local y = net(host:to "cuda")
+  y:backward(y:detach() - host:to "cuda")
+  optimizer:step()
+end
+
+local function move() host:to "cuda":to "cpu" end
+local function read() dlua.ones(1):to "cuda":item() end
+local function send()
+  local ticket = dlua.send(dlua.ones(1):to "cuda")
+  repeat until dlua.receive(ticket)
+end
+local function wait()
+  host:to "cuda":release()
+  dlua.cuda.synchronize()
+end
+
+-- Makes the n-th call of a function fail while fn runs, for every n; says how many there were.
+local function fail_each(call, fault, fn)
+  local host_base, device_base = settled()
+  for n = 1, most do
+    dlua.cuda.empty_cache() -- or the GPU is never asked for memory
+    dlua.test.fault("cuda", call.name .. " " .. fault.code, n)
+    local ok, message = pcall(fn)
+    local again = fault.final and {pcall(fn)}
+    dlua.test.fault("cuda", "any", 0)
+    if ok and not (again and not again[1]) then -- not that many, or one that recovered: memory was found after all
+      if not call.recovers(fault) or n > 20 then return n - 1 end
+    else
+      if ok then message = again[2] end
+      local what = ("%s (%d) at call %d: %s"):format(call.name, fault.code, n, tostring(message))
+      assert.equal("string", type(message), what)
+      assert.is_nil(message:find "\n", what)
+      assert.matches(call.name .. ": ", message, 1, true)
+      assert.matches(fault.text, message)
+      assert.matches("^[%w_]+: ", message)
+      assert.matches("faults_spec.lua:%d+", message)
+      if message:find "%[[12]%]  " then layered = layered + 1 end
+      if again then
+        assert.is_false(again[1], what)
+        assert.matches("start the process again to use the GPU", message)
+      end
+    end
+    assert.is_true(host:sum():item() > 0)
+    local host_live, device_live = settled()
+    assert.is_true(host_live <= host_base and device_live <= device_base,
+      ("%s (%d) at call %d: %d and %d bytes live before, %d and %d after"):format(call.name, fault.code, n, host_base,
+        device_base, host_live, device_live))
+    fn()
+  end
+  error(call.name .. " is called without end")
+end
+
+-- Out of memory is tried again with everything given back; cudaFree and what asks for texts are not listened to.
+local silent = {cudaFree = true, cudaFreeHost = true, cudaEventDestroy = true, cudaGetLastError = true,
+  cudaGetErrorString = true}
+
+local function check(fn)
+  fn()
+  local met = 0
+  for _, call in ipairs(calls()) do
+    if not silent[call.name] then
+      for _, fault in ipairs(errors[call.library]) do
+        function call.recovers() return fault.code == 2 and call.library == "CUDA" end
+        met = met + fail_each(call, fault, fn)
+      end
+    end
+  end
+  return met
+end
+
+describe("a fault of the GPU's libraries", function()
+  after_each(function() dlua.test.fault("cuda", "any", 0) end)
+
+  it("in a step of training is an error", function()
+    assert.is_true(check(train_step) > 100)
+    assert.is_true(layered > 50)
+  end)
+  it("in a copy there and back is an error", function() assert.is_true(check(move) > 10) end)
+  it("in reading a number is an error", function() assert.is_true(check(read) > 10) end)
+  it("in sending a number is an error", function() assert.is_true(check(send) > 10) end)
+  it("in waiting is an error", function() assert.is_true(check(wait) > 10) end)
+end)
+
+-- What a script prints in a process of its own that starts with a fault.
+local function run(fault, script)
+  local file = os.tmpname()
+  local out = assert(io.open(file, "w"))
+  out:write(script)
+  out:close()
+  local process = assert(io.popen(("DLUA_CUDA_FAULT=%q %s %s 2>&1"):format(fault, program, file)))
+  local text = process:read "a"
+  process:close()
+  os.remove(file)
+  return text
+end
+
+describe("a GPU that cannot be used", function()
+  local function why(fault)
+    return run(fault, [[
+      local dlua = require "dlua"
+      print(dlua.cuda.available())
+      print(pcall(dlua.ones(1).to, dlua.ones(1), "cuda"))
+      print(dlua.device(), dlua.ones(2):sum():item())]])
+  end
+
+  it("says why, and the CPU goes on", function()
+    for code, text in pairs {
+      [100] = "no CUDA%-capable device is detected %(100%)",
+      [35] = "CUDA driver version is insufficient for CUDA runtime version %(35%); a newer driver is needed",
+      [802] = "system not yet initialized %(802%); is nvidia%-fabricmanager running%?",
+    } do
+      local lines = {}
+      for line in why(("cudaGetDeviceCount %d -1"):format(code)):gmatch "[^\n]+" do lines[#lines + 1] = line end
+      assert.equal(3, #lines)
+      assert.matches("^false\tcuda is not available: cudaGetDeviceCount: " .. text .. "$", lines[1])
+      assert.matches("^false\tcuda is not available: cudaGetDeviceCount: " .. text, lines[2])
+      assert.equal("cpu\t2.0", lines[3])
+    end
+  end)
+
+  it("raises what the first calls of a process meet, and works when that was all", function()
+    local script = [[
+      local dlua = require "dlua"
+      local x = dlua.rand(256, 256)
+      local function step() return (x:to "cuda" * x:to "cuda"):to "cpu":sum():item() end
+      for _ = 1, 6 do
+        local ok, message = pcall(step)
+        if not ok then print(message) end
+      end
+      print(step() == (x * x):sum():item())]]
+    local raised = 0
+    for _, call in ipairs(calls()) do
+      if not silent[call.name] and call.name ~= "cudaGetDeviceCount" then
+        for n = 1, 5, 2 do
+          local text = run(("%s 999 %d"):format(call.name, n), script)
+          assert.matches("true\n$", text)
+          if text ~= "true\n" then
+            raised = raised + 1
+            assert.matches("^%w+: " .. call.name .. ": an error of the emulator %(999%)[^\n]*\ntrue\n$", text)
+          end
+        end
+      end
+    end
+    assert.is_true(raised > 15)
+  end)
+end)
