@@ -212,15 +212,16 @@ static int read_rule(lua_State *L) {
   return dlua_bind_raise(L, "step: rule '%s' is unknown (sgd, adam, rmsprop, adagrad)", word);
 }
 
-// core.optim_step(rule, group, guard): one step of a group {params =, slots = {list, list, list},
-// steps =, options…}. Returns false, with nothing changed, when a parameter needs the formulas in
+// core.optim_step(rule, group, guard, verdict): one step of a group {params =, slots = {list, list,
+// list}, steps =, options…}. On a device the guard's verdict is a 0-d tensor, see optim.h. Returns false, with nothing changed, when a parameter needs the formulas in
 // Lua; with guard, the position of one whose gradient is not finite and whether anything was changed.
 static int optim_step(lua_State *L) {
   int rule = read_rule(L), n, count = 0;
   bool guard = lua_toboolean(L, 3);
-  dlua_bad_gradient bad = {-1, false};
+  dlua_bad_gradient bad = {-1, false, NULL};
+  if (guard && !lua_isnoneornil(L, 4)) bad.verdict = dlua_bind_tensor(L, 4, "step: verdict");
   dlua_bind_need_table(L, 2, "step: the group");
-  lua_settop(L, 2);
+  lua_settop(L, 2); // the caller keeps the verdict
   dlua_bind_enter(L);
   dlua_optim o = read_options(L, rule, 2);
   double start = rule == DLUA_ADAGRAD ? number(L, 2, "initial_accumulator_value") : 0;
@@ -240,7 +241,8 @@ static int optim_step(lua_State *L) {
   for (int k = 0; k < n; k++) {
     if (!list[k]->grad) continue;
     dlua_update *u = &updates[count++];
-    *u = (dlua_update){.p = list[k], .g = list[k]->grad, .step = next_step(L, 4, k + 1)};
+    *u = (dlua_update){
+        .p = list[k], .g = list[k]->grad, .step = next_step(L, 4, k + 1), .place = n - k};
     for (int j = 0; j < DLUA_OPTIM_SLOTS; j++)
       if (used >> j & 1) u->slot[j] = slot_tensor(L, 6 + j, k + 1, list[k], start);
   }

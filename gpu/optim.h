@@ -9,7 +9,8 @@ extern "C" {
 #include "../runtime/backend.h"
 
 dlua_status dlua_gpu_step(dlua_device *device, dlua_rule rule, dlua_dtype dtype,
-                          const dlua_factors *f, int n, const dlua_pass *passes, bool guard);
+                          const dlua_factors *f, int n, const dlua_pass *passes,
+                          dlua_tensor *verdict);
 dlua_status dlua_gpu_clip(dlua_device *device, dlua_dtype dtype, int n, const dlua_pass *passes,
                           double p, double max_norm, dlua_tensor *norm);
 

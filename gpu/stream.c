@@ -125,10 +125,6 @@ static void describe(char *text, size_t n, const remembered *call, const dlua_fa
     snprintf(text, n, "mask is true at %lld positions but source has %lld elements (x %s, mask %s)",
              (long long)fault->value, (long long)fault->extent, x, y);
     return;
-  case DLUA_FAULT_GRADIENT:
-    snprintf(text, n, "the gradient of parameter %lld is not finite, nothing was changed",
-             (long long)fault->value);
-    return;
   case DLUA_FAULT_LABEL:
     snprintf(text, n, "target %lld at position %lld is outside 1..%lld (class labels start at 1)",
              (long long)fault->value, (long long)fault->position + 1, (long long)fault->extent);

@@ -40,7 +40,6 @@ typedef enum dlua_fault_kind {
   DLUA_FAULT_SCORE,       // the same, where a score was taken for a probability
   DLUA_FAULT_LABEL,       // value is no class of 1..extent
   DLUA_FAULT_SOURCE,      // a mask has value places for a source of extent elements
-  DLUA_FAULT_GRADIENT,    // of parameter number value, is not finite
 } dlua_fault_kind;
 
 // Where a kernel leaves word of that. The first fault stays until the host has seen it; the call, its

@@ -55,6 +55,7 @@ typedef struct dlua_pass {
   void *p, *slot[DLUA_OPTIM_SLOTS];
   const void *g;
   int64_t count; // elements
+  int place;     // see dlua_update
 } dlua_pass;
 
 typedef struct dlua_backend {
@@ -75,10 +76,10 @@ typedef struct dlua_backend {
   dlua_status (*receive)(int index, uint64_t ticket, void *dst, size_t bytes, bool *arrived);
   dlua_kernel *(*kernel)(const dlua_op *op); // NULL: no kernel for this op
   bool (*half)(const dlua_op *op); // its kernel takes bf16 and f16 itself; else it runs through f32
-  // A step of a rule over parameters of one dtype (f32, f64) in one go; with guard nothing is changed
-  // when a gradient is not finite, and the next wait fails. NULL, as clip: ops will do.
+  // A step of a rule over parameters of one dtype (f32, f64) in one go. With a verdict (see
+  // dlua_bad_gradient) gradients are looked at first. NULL, as clip: ops will do.
   dlua_status (*step)(dlua_device *device, dlua_rule rule, dlua_dtype dtype, const dlua_factors *f,
-                      int n, const dlua_pass *passes, bool guard);
+                      int n, const dlua_pass *passes, dlua_tensor *verdict);
   // The p-norm over all gradients into norm, a 0-d f32 tensor of the device; where it is finite and
   // above max_norm they are scaled to it.
   dlua_status (*clip)(dlua_device *device, dlua_dtype dtype, int n, const dlua_pass *passes,

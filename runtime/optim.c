@@ -292,7 +292,7 @@ static dlua_status step_piles(const dlua_optim *o, int n, const dlua_update *upd
   step_pass c = {kernels(), o, updates, p, g, bad, p->total, false};
   if (bad) check_small(&c);
   dlua_parallel(p->total, 4 * SLICE, step_slices, &c);
-  if (bad) *bad = (dlua_bad_gradient){owner_of(g, c.bad), c.written};
+  if (bad) bad->update = owner_of(g, c.bad), bad->written = c.written;
   for (int k = 0; k < n && c.written; k++) DLUA_TRY(put_back(updates[k].p, p->x[k]));
   return DLUA_OK;
 }

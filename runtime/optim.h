@@ -31,6 +31,7 @@ typedef struct dlua_optim {
 typedef struct dlua_update {
   dlua_tensor *p, *g, *slot[DLUA_OPTIM_SLOTS];
   int64_t step; // steps this parameter has taken, this one included
+  int place;    // what a device's verdict says of it: 1 for the last of its group, more before
 } dlua_update;
 
 // A step's numbers as the loops want them: everything that is the same for all elements is done.
@@ -56,13 +57,16 @@ bool dlua_optim_takes(const dlua_tensor *p);
 typedef struct dlua_bad_gradient {
   int update;   // the update whose gradient is not finite, or -1
   bool written; // other parameters, or a part of that one, have taken the step
+  // On a device: a 0-d f32 tensor there, raised to the place of each update whose gradient is not
+  // finite. Where it is not 0, now or from before, nothing is changed.
+  dlua_tensor *verdict;
 } dlua_bad_gradient;
 
 // Updates all parameters and their slots in place, in parallel; bumps the parameters' versions.
 // Fails before anything is changed when a gradient or slot does not fit its parameter. With bad,
 // nothing is written from a gradient that is not finite: those of 4096 elements or fewer are looked
-// at before anything is changed, larger ones block by block, and the step ends there. A device looks
-// at all before it changes anything, and says so at the next read.
+// at before anything is changed, larger ones block by block, and the step ends there.
+// On a device all are looked at before anything is changed, and verdict says what was found.
 dlua_status dlua_optim_step(const dlua_optim *o, int n, const dlua_update *updates,
                             dlua_bad_gradient *bad);
 

@@ -130,13 +130,14 @@ static bool goes_with(const dlua_update *u, const dlua_update *first) {
 
 // Steps updates[from] and all later ones that go with it.
 static dlua_status step_together(const dlua_optim *o, int n, const dlua_update *updates, int from,
-                                 bool guard, gathered *all) {
+                                 dlua_tensor *verdict, gathered *all) {
   const dlua_update *first = &updates[from];
   dlua_device *device = dlua_device_of(first->p);
   DLUA_TRY(make_room(all, n - from));
   for (int k = from; k < n; k++) {
     if (!goes_with(&updates[k], first)) continue;
     DLUA_TRY(gather(all, updates[k].p, updates[k].g));
+    all->passes[all->n - 1].place = updates[k].place;
     for (int j = 0; j < DLUA_OPTIM_SLOTS; j++) {
       const dlua_tensor *slot = updates[k].slot[j];
       all->passes[all->n - 1].slot[j] = slot ? dlua_data(slot) : NULL;
@@ -144,7 +145,7 @@ static dlua_status step_together(const dlua_optim *o, int n, const dlua_update *
   }
   dlua_factors f = dlua_optim_factors(o, first->step);
   DLUA_TRY(device->backend->step(device, o->rule, (dlua_dtype)first->p->dtype, &f, all->n,
-                                 all->passes, guard));
+                                 all->passes, verdict));
   for (int k = from, at = 0; k < n; k++) {
     if (goes_with(&updates[k], first)) DLUA_TRY(put_back(updates[k].p, all->p[at++]));
   }
@@ -158,12 +159,12 @@ static bool came_before(const dlua_update *updates, int k) {
 }
 
 static dlua_status step_on_devices(const dlua_optim *o, int n, const dlua_update *updates,
-                                   bool guard) {
+                                   dlua_tensor *verdict) {
   dlua_status status = DLUA_OK;
   for (int k = 0; k < n && status == DLUA_OK; k++) {
     if (came_before(updates, k)) continue;
     gathered all = {0};
-    status = step_together(o, n, updates, k, guard, &all);
+    status = step_together(o, n, updates, k, verdict, &all);
     release(&all);
   }
   return status;
@@ -171,7 +172,7 @@ static dlua_status step_on_devices(const dlua_optim *o, int n, const dlua_update
 
 dlua_status dlua_optim_step(const dlua_optim *o, int n, const dlua_update *updates,
                             dlua_bad_gradient *bad) {
-  if (bad) *bad = (dlua_bad_gradient){-1, false};
+  if (bad) bad->update = -1, bad->written = false;
   bool away = false, here = false;
   for (int k = 0; k < n; k++) {
     DLUA_TRY(check_update(o, k, &updates[k]));
@@ -181,7 +182,7 @@ dlua_status dlua_optim_step(const dlua_optim *o, int n, const dlua_update *updat
   if (away && here)
     return dlua_fail(DLUA_BAD_ARGUMENT, "step: some parameters of the group are on cpu, some on a "
                                         "device; make a group of each");
-  if (away) return step_on_devices(o, n, updates, bad != NULL);
+  if (away) return step_on_devices(o, n, updates, bad ? bad->verdict : NULL);
   return n ? dlua_step_on_cpu(o, n, updates, bad) : DLUA_OK;
 }
 

@@ -14,10 +14,11 @@ struct Item {
   const void *g;
   int64_t count;
   unsigned first; // its first block
+  float place;
 };
 
 struct Batch {
-  int n, before; // before: parameters in earlier launches
+  int n;
   unsigned blocks;
   Item item[MOST];
 };
@@ -25,19 +26,19 @@ struct Batch {
 // Takes parameters from `from` on into a batch.
 Batch batch_from(int from, int n, const dlua_pass *passes) {
   Batch b;
-  b.n = 0, b.before = from, b.blocks = 0;
+  b.n = 0, b.blocks = 0;
   for (int k = from; k < n && b.n < MOST; k++) {
     Item *item = &b.item[b.n++];
     item->p = passes[k].p, item->g = passes[k].g, item->count = passes[k].count;
     for (int j = 0; j < DLUA_OPTIM_SLOTS; j++) item->slot[j] = passes[k].slot[j];
-    item->first = b.blocks;
+    item->first = b.blocks, item->place = (float)passes[k].place;
     b.blocks += (unsigned)((item->count + PIECE - 1) / PIECE);
   }
   return b;
 }
 
 // The parameter of this block: the last one that starts at or before it and is not empty.
-__device__ const Item &item_of(const Batch &b, int *number) {
+__device__ const Item &item_of(const Batch &b) {
   int low = 0, high = b.n - 1;
   while (low < high) {
     int middle = (low + high + 1) / 2;
@@ -46,7 +47,6 @@ __device__ const Item &item_of(const Batch &b, int *number) {
     else
       high = middle - 1;
   }
-  *number = b.before + low;
   return b.item[low];
 }
 
@@ -105,57 +105,45 @@ template <class T> __device__ void adagrad(T *p, T g, T *a, T *, T *, const Fact
   *p -= f.lr * d / (sqrt(sum) + f.eps);
 }
 
-// bad: where the guard has counted gradients that are not finite, or NULL.
+// verdict: not 0 where a gradient was not finite; NULL without the guard.
 template <class T, void RULE(T *, T, T *, T *, T *, const Factors<T> &)>
-__global__ void step(Batch batch, Factors<T> f, const unsigned *bad) {
-  if (bad && *bad) return;
-  int number;
-  const Item &item = item_of(batch, &number);
+__global__ void step(Batch batch, Factors<T> f, const float *verdict) {
+  if (verdict && *verdict != 0) return;
+  const Item &item = item_of(batch);
   T *p = (T *)item.p, *a = (T *)item.slot[0], *b = (T *)item.slot[1], *c = (T *)item.slot[2];
   const T *g = (const T *)item.g;
   each(item, [&](int64_t i) { RULE(p + i, g[i], a + i, b + i, c + i, f); });
 }
 
-// Notes the first piece met with an element that is not finite, for the host and for step.
-template <class T> __global__ void guard(Batch batch, unsigned *bad, dlua_index_check check) {
-  int number;
-  const Item &item = item_of(batch, &number);
+// Raises the verdict to the place of a parameter whose gradient is not finite. Places are positive
+// floats, which compare as their bits do.
+template <class T> __global__ void guard(Batch batch, float *verdict) {
+  const Item &item = item_of(batch);
   const T *g = (const T *)item.g;
   bool fine = true;
   each(item, [&](int64_t i) { fine &= g[i] - g[i] == T(0); });
-  if (fine) return;
-  *bad = 1;
-  note_fault(check, DLUA_FAULT_GRADIENT, number + 1, 0, 0);
+  if (!fine) atomicMax((int *)verdict, __float_as_int(item.place));
 }
 
 template <class T>
 dlua_status launch_step(const dlua_args *a, dlua_rule rule, const Batch &batch, const Factors<T> &f,
-                        const unsigned *bad) {
+                        const float *verdict) {
   auto kernel = rule == DLUA_SGD       ? step<T, sgd<T>>
                 : rule == DLUA_ADAM    ? step<T, adam<T>>
                 : rule == DLUA_RMSPROP ? step<T, rmsprop<T>>
                                        : step<T, adagrad<T>>;
-  return launch(a, kernel, batch.blocks, THREADS, batch, f, bad);
-}
-
-template <class T>
-dlua_status run_guard(const dlua_args *a, int n, const dlua_pass *passes, unsigned *bad) {
-  dlua_index_check check;
-  DLUA_TRY(dlua_gpu_index_check(a, &check));
-  DLUA_TRY(dlua_gpu_fill_bytes(a->device->index, bad, 0, sizeof *bad));
-  for (int k = 0; k < n; k += MOST) {
-    Batch batch = batch_from(k, n, passes);
-    DLUA_TRY(launch(a, guard<T>, batch.blocks, THREADS, batch, bad, check));
-  }
-  return DLUA_OK;
+  return launch(a, kernel, batch.blocks, THREADS, batch, f, verdict);
 }
 
 template <class T>
 dlua_status run_step(const dlua_args *a, dlua_rule rule, const dlua_factors &f, int n,
-                     const dlua_pass *passes, unsigned *bad) {
-  if (bad) DLUA_TRY(run_guard<T>(a, n, passes, bad));
+                     const dlua_pass *passes, float *verdict) {
+  for (int k = 0; k < n && verdict; k += MOST) {
+    Batch batch = batch_from(k, n, passes);
+    DLUA_TRY(launch(a, guard<T>, batch.blocks, THREADS, batch, verdict));
+  }
   for (int k = 0; k < n; k += MOST)
-    DLUA_TRY(launch_step<T>(a, rule, batch_from(k, n, passes), factors_as<T>(f), bad));
+    DLUA_TRY(launch_step<T>(a, rule, batch_from(k, n, passes), factors_as<T>(f), verdict));
   return DLUA_OK;
 }
 
@@ -179,8 +167,7 @@ struct Norm {
 
 // The powers of each block's gradients joined.
 template <class T> __global__ void norm_pieces(Batch batch, Norm norm, double *partial) {
-  int number;
-  const Item &item = item_of(batch, &number);
+  const Item &item = item_of(batch);
   const T *g = (const T *)item.g;
   double mine = 0;
   each(item, [&](int64_t i) { norm.join(&mine, norm.power(fabs(double(g[i])))); });
@@ -198,8 +185,7 @@ __global__ void norm_finish(const double *partial, int64_t n, Norm norm, float *
 template <class T> __global__ void scale_pieces(Batch batch, const float *norm, double max_norm) {
   double factor = max_norm / (double(*norm) + 1e-6);
   if (*norm - *norm != 0 || factor >= 1) return;
-  int number;
-  const Item &item = item_of(batch, &number);
+  const Item &item = item_of(batch);
   T *g = (T *)const_cast<void *>(item.g);
   each(item, [&](int64_t i) { g[i] *= T(factor); });
 }
@@ -232,16 +218,12 @@ dlua_args named(const dlua_op *op, dlua_device *device) {
 } // namespace
 
 dlua_status dlua_gpu_step(dlua_device *device, dlua_rule rule, dlua_dtype dtype,
-                          const dlua_factors *f, int n, const dlua_pass *passes, bool guard) {
+                          const dlua_factors *f, int n, const dlua_pass *passes,
+                          dlua_tensor *verdict) {
   static const dlua_op op = {.name = "step"};
   dlua_args a = named(&op, device);
-  void *bad = nullptr;
-  if (guard) DLUA_TRY(dlua_alloc(device, sizeof(unsigned), &bad));
-  dlua_status status = dtype == DLUA_F32
-                           ? run_step<float>(&a, rule, *f, n, passes, (unsigned *)bad)
-                           : run_step<double>(&a, rule, *f, n, passes, (unsigned *)bad);
-  dlua_free(device, bad, sizeof(unsigned));
-  return status;
+  return dtype == DLUA_F32 ? run_step<float>(&a, rule, *f, n, passes, data<float>(verdict))
+                           : run_step<double>(&a, rule, *f, n, passes, data<float>(verdict));
 }
 
 dlua_status dlua_gpu_clip(dlua_device *device, dlua_dtype dtype, int n, const dlua_pass *passes,

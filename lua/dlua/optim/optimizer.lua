@@ -189,11 +189,11 @@ end
 
 -- On a device nothing waits for the verdict. It is computed there: 0, or the higher the earlier the first parameter
 -- with a bad gradient stands, and it lasts: from then on no gradient of the group reaches a parameter. The step that
--- finds it on the host raises; returned is whether gradients count, a bool tensor.
-local function verdict_on_device(self, group)
+-- finds it on the host raises.
+local function watch_of(self, group)
   local watch = group.watch
   if not watch then
-    watch = {late = Late(), worst = false}
+    watch = {late = Late(), worst = dlua.lasting(dlua.zeros({}, {device = group.params[1].device}))}
     group.watch = watch
   end
   local found = watch.late:take()
@@ -203,26 +203,32 @@ local function verdict_on_device(self, group)
     dlua.fail("%s: the gradient of %s was not finite in an earlier step, nothing was written from it or any later one "
       .. "(guard = false steps anyway)", getmetatable(self).__name, name)
   end
+  return watch
+end
+
+-- The verdict by ops; gives whether gradients count for nothing, a bool tensor.
+local function verdict_by_ops(self, group)
+  local watch = watch_of(self, group)
   local worst = watch.worst
   for k, p in ipairs(group.params) do
     if p.grad then
       local bad = p.grad:isfinite():all():logical_not():to "f32" * (#group.params + 1 - k)
-      worst = worst and worst:maximum(bad:to(worst.device)) or bad
+      worst = worst:maximum(bad:to(worst.device))
     end
   end
-  if not worst then return nil end
   watch.worst = dlua.lasting(worst)
   watch.late:offer(worst)
   return worst:gt(0)
 end
 
--- Raises when a gradient of a group is not finite; on a device, gives a tensor that says so.
+-- Raises when a gradient of a group is not finite; on a device, gives a tensor that says so, or true where the fused
+-- step will look.
 local function check_gradients(self, group)
   local position = dlua.find_bad_gradient(group.params)
   if position == true then return true end
   if position then raise_not_finite(self, group, position) end
   if position == nil then return end
-  if group.params[1].device ~= "cpu" then return dlua.no_grad(verdict_on_device, self, group) end
+  if group.params[1].device ~= "cpu" then return dlua.no_grad(verdict_by_ops, self, group) end
   for k, p in ipairs(group.params) do
     if p.grad and not p.grad:isfinite():all():item() then raise_not_finite(self, group, k) end
   end
@@ -230,8 +236,12 @@ end
 
 -- One step of a group; with guard its gradients are looked at first.
 local function step_group(self, group, guard, bad)
-  local done, written = dlua.optim_step(self.rule, group, guard)
-  if done == true then return end
+  local watch = guard and group.params[1].device ~= "cpu" and watch_of(self, group) or nil
+  local done, written = dlua.optim_step(self.rule, group, guard, watch and watch.worst)
+  if done == true then
+    if watch then watch.late:offer(watch.worst) end
+    return
+  end
   if done then raise_not_finite(self, group, done, written) end
   if guard then bad = check_gradients(self, group) end
   dlua.no_grad(function() step_in_lua(self, group, bad) end)
@@ -246,8 +256,8 @@ function Optimizer:step()
   local groups, guard = self.groups, self.guard
   if not groups[2] then return step_group(self, groups[1], guard) end
   local bad = {}
-  for k, group in ipairs(guard and groups or {}) do bad[k] = check_gradients(self, group) end -- all, before any changes
-  for k, group in ipairs(groups) do step_group(self, group, false, bad[k]) end
+  for k, group in ipairs(guard and groups or {}) do bad[k] = check_gradients(self, group) end -- before any changes
+  for k, group in ipairs(groups) do step_group(self, group, bad[k] == true, bad[k] ~= true and bad[k] or nil) end
 end
 
 -- Forgets the gradients: grad becomes nil.
