@@ -1,5 +1,5 @@
--- pointwise_spec.lua - what elementwise and random kernels do on a GPU beyond parity_spec.lua: mistakes in values, found
--- late, and draws in half precision. DLUA_MODULES=build/emulated runs it without a GPU.
+-- pointwise_spec.lua - what elementwise and random kernels do on a GPU beyond parity_spec.lua: mistakes in values,
+-- found late, and draws in half precision. DLUA_MODULES=build/emulated runs it without a GPU.
 local dlua = require "dlua"
 
 local available, reason = dlua.cuda.available()
