@@ -37,11 +37,9 @@ DLUA_INLINE double dlua_unit_f64(uint32_t high, uint32_t low) {
   return (double)((((uint64_t)high << 32) | low) >> 11) * 0x1p-53;
 }
 
-#ifndef __CUDACC__
 // The global generator's key, and count blocks of its counter range for one call; returns the
 // first.
 uint64_t dlua_rng_key(void);
 uint64_t dlua_rng_take(uint64_t blocks);
-#endif
 
 #endif

@@ -133,8 +133,16 @@ local function gradients(op, sample, device)
   return all
 end
 
+-- A hidden op's gradient may refuse shapes that the op itself takes.
 local function check_gradients(op, sample)
-  compare(op, sample, "f64", gradients(op, sample, "cuda"), gradients(op, sample))
+  local fine, wanted = pcall(gradients, op, sample)
+  local works, got = pcall(gradients, op, sample, "cuda")
+  if fine then
+    assert.is_true(works, tostring(got))
+    compare(op, sample, "f64", got, wanted)
+  else
+    assert.equal(wanted, got)
+  end
 end
 
 local function with_gradient(samples)
