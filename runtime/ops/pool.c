@@ -132,7 +132,7 @@ static double max_of(const dlua_tensor *x, int64_t plane, const int64_t rows[3],
     for (int64_t j = columns[0]; j < columns[1]; j += columns[2]) {
       if (i < 0 || j < 0) continue;
       int64_t at = base + i * w + j;
-      double v = x->dtype == DLUA_F32 ? (double)dlua_f32(x)[at] : dlua_f64(x)[at];
+      double v = dlua_real(x, at);
       if (v > best || v != v || *where == 0) best = v, *where = (int32_t)(i * w + j + 1);
     }
   }
@@ -140,10 +140,7 @@ static double max_of(const dlua_tensor *x, int64_t plane, const int64_t rows[3],
 }
 
 static void put_max(const dlua_args *a, int64_t at, double best, int32_t where) {
-  if (a->out[0]->dtype == DLUA_F32)
-    dlua_f32(a->out[0])[at] = (float)best;
-  else
-    dlua_f64(a->out[0])[at] = best;
+  dlua_set_real(a->out[0], at, best);
   ((int32_t *)dlua_data(a->out[1]))[at] = where;
 }
 
@@ -189,13 +186,8 @@ static dlua_status adaptive_max_pool2d_cpu(const dlua_args *a) {
 // ---------------------------------------------------------------- fast kernels
 
 static const dlua_pool_kernels *kernels(void) {
-  switch (dlua_isa()) {
-#ifdef __x86_64__
-  case DLUA_AVX512: return &dlua_pool_avx512;
-  case DLUA_AVX2: return &dlua_pool_avx2;
-#endif
-  default: return &dlua_pool_base;
-  }
+  static const dlua_pool_kernels *const kernels[] = DLUA_PER_ISA(dlua_pool);
+  return kernels[dlua_isa()];
 }
 
 typedef struct job {

@@ -326,7 +326,7 @@ const dlua_op dlua_op_randperm = {
 
 static double at(const dlua_tensor *x, int64_t k) {
   int64_t offset = dlua_offset_at(x->ndim, x->size, x->stride, k);
-  return x->dtype == DLUA_F32 ? (double)dlua_f32(x)[offset] : dlua_f64(x)[offset];
+  return dlua_real(x, offset);
 }
 
 static void bernoulli_piece(const draw *d, int64_t k, int64_t count, const uint32_t *bits) {

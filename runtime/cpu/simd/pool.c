@@ -1,5 +1,5 @@
-// pool.c - max pooling of a plane of channel vectors (pool.h) for one instruction set.
-#include "../pool.h"
+// pool.c - max pooling of a plane of channel vectors (max_pool.h) for one instruction set.
+#include "../max_pool.h"
 
 #include <math.h>
 

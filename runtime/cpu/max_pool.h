@@ -1,6 +1,6 @@
-// pool.h - max pooling, compiled once per instruction set (simd/pool.c).
-#ifndef DLUA_POOL_H
-#define DLUA_POOL_H
+// max_pool.h - max pooling, compiled once per instruction set (simd/pool.c).
+#ifndef DLUA_MAX_POOL_H
+#define DLUA_MAX_POOL_H
 
 #include <stdint.h>
 
