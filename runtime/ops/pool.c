@@ -224,6 +224,35 @@ static dlua_status max_pool2d_fast(const dlua_args *a) {
   return DLUA_OK;
 }
 
+static void adaptive_planes(void *context, int64_t from, int64_t to) {
+  const job *j = context;
+  const dlua_pool_plane *p = &j->p;
+  float *y = dlua_f32(j->a->out[0]) + from * p->oh * p->ow;
+  int32_t *where = (int32_t *)dlua_data(j->a->out[1]) + from * p->oh * p->ow;
+  for (int64_t plane = from; plane < to; plane++) {
+    const float *x = dlua_f32(j->a->in[0]) + plane * p->h * p->w;
+    for (int64_t i = 0; i < p->oh; i++) {
+      int64_t top = dlua_adaptive_from(i, p->h, p->oh),
+              rows = dlua_adaptive_to(i, p->h, p->oh) - top;
+      for (int64_t k = 0; k < p->ow; k++) {
+        int64_t left = dlua_adaptive_from(k, p->w, p->ow), start = top * p->w + left;
+        int64_t columns = dlua_adaptive_to(k, p->w, p->ow) - left;
+        *y++ = kernels()->window(x + start, p->w, rows, columns, where);
+        *where++ += (int32_t)start + 1;
+      }
+    }
+  }
+}
+
+static dlua_status adaptive_max_pool2d_fast(const dlua_args *a) {
+  if (a->in[0]->dtype != DLUA_F32) return DLUA_DECLINED;
+  job j = {.a = a};
+  DLUA_TRY(dlua_pool_adaptive(a, &j.p));
+  int64_t planes = a->in[0]->size[0] * a->in[0]->size[1];
+  dlua_parallel(planes, (double)(j.p.h * j.p.w), adaptive_planes, &j);
+  return DLUA_OK;
+}
+
 // ---------------------------------------------------------------- gradient
 
 static dlua_status max_pool2d_grad_shape(dlua_args *a) {
@@ -341,6 +370,7 @@ const dlua_op dlua_op_adaptive_max_pool2d = {
     .dtype = DLUA_SAME_FLOAT,
     .shape = adaptive_max_pool2d_shape,
     .cpu = adaptive_max_pool2d_cpu,
+    .fast = (dlua_kernel *const[]){adaptive_max_pool2d_fast, NULL},
     .back = max_back,
     .save = "_indices",
     .contiguous = "x",
