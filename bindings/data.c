@@ -439,7 +439,7 @@ static int csv_gc(lua_State *L) {
 
 // A column is numbers when its first cell that is not empty is one; reads no further than needed.
 static void find_numbers(lua_State *L, dlua_csv *csv, bool *text) {
-  dlua_cell cell;
+  dlua_csv_field cell;
   bool *known = lua_newuserdatauv(L, (size_t)csv->columns, 0);
   memset(known, 0, (size_t)csv->columns), memset(text, 0, (size_t)csv->columns);
   int64_t left = csv->columns;
@@ -460,7 +460,7 @@ static void find_numbers(lua_State *L, dlua_csv *csv, bool *text) {
 
 // Pushes the list of names: the header's cells, or the columns' numbers.
 static void push_names(lua_State *L, dlua_csv *csv) {
-  dlua_cell cell;
+  dlua_csv_field cell;
   lua_createtable(L, (int)csv->columns, 0);
   for (int64_t k = 0; k < csv->columns; k++) {
     if (csv->header) {
@@ -489,12 +489,12 @@ static void push_columns(lua_State *L, const dlua_csv *csv, const bool *text, do
 }
 
 // Puts a cell into the column on top of the stack.
-static void add_text(lua_State *L, const dlua_cell *cell, int64_t row) {
+static void add_text(lua_State *L, const dlua_csv_field *cell, int64_t row) {
   lua_pushlstring(L, cell->text, cell->size);
   lua_rawseti(L, -2, row + 1);
 }
 
-static void add_number(lua_State *L, const dlua_cell *cell, int64_t column, const char *path,
+static void add_number(lua_State *L, const dlua_csv_field *cell, int64_t column, const char *path,
                        double *value) {
   if (dlua_csv_number(cell, value)) return;
   lua_pushlstring(L, cell->text, cell->size);
@@ -505,7 +505,7 @@ static void add_number(lua_State *L, const dlua_cell *cell, int64_t column, cons
 // Fills the columns, whose list is on top of the stack.
 static void fill_columns(lua_State *L, dlua_csv *csv, const char *path, const bool *text,
                          double *const *value) {
-  dlua_cell cell;
+  dlua_csv_field cell;
   for (int64_t row = 0; row < csv->rows; row++) {
     for (int64_t k = 0; k < csv->columns; k++) {
       dlua_bind_check(L, dlua_csv_next(csv, &cell));

@@ -24,6 +24,14 @@ static dlua_status read_word(const char *word, target *t) {
   return dlua_device_find(word, &t->device);
 }
 
+// core.is_dtype(word): is it the name of a dtype?
+static int is_dtype(lua_State *L) {
+  dlua_dtype dtype;
+  const char *word = lua_type(L, 1) == LUA_TSTRING ? lua_tostring(L, 1) : NULL;
+  lua_pushboolean(L, word && dlua_dtype_find(word, &dtype) == DLUA_OK);
+  return 1;
+}
+
 static target read_target(lua_State *L) {
   static const char *const names[] = {"dtype", "device", NULL};
   target t = {DLUA_DTYPES, NULL};
@@ -123,6 +131,8 @@ void dlua_bind_moves(lua_State *L) {
                                      {"requires_grad_", requires_grad_},
                                      {"alias", alias},
                                      {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"is_dtype", is_dtype}, {NULL, NULL}};
+  luaL_setfuncs(L, functions, 0);
   lua_getfield(L, -1, "methods");
   luaL_setfuncs(L, methods, 0);
   lua_pop(L, 1);

@@ -196,6 +196,16 @@ static inline dlua_device *dlua_device_of(const dlua_tensor *x) { return x->stor
 void *dlua_data(const dlua_tensor *x);
 static inline float *dlua_f32(const dlua_tensor *x) { return (float *)dlua_data(x); }
 static inline double *dlua_f64(const dlua_tensor *x) { return (double *)dlua_data(x); }
+// Element k, counted in memory from the first, of an f32 or f64 tensor.
+static inline double dlua_real(const dlua_tensor *x, int64_t k) {
+  return x->dtype == DLUA_F32 ? (double)dlua_f32(x)[k] : dlua_f64(x)[k];
+}
+static inline void dlua_set_real(const dlua_tensor *x, int64_t k, double value) {
+  if (x->dtype == DLUA_F32)
+    dlua_f32(x)[k] = (float)value;
+  else
+    dlua_f64(x)[k] = value;
+}
 static inline int64_t *dlua_i64(const dlua_tensor *x) { return (int64_t *)dlua_data(x); }
 
 // x as a contiguous strided tensor: x itself retained where it is one already, else a copy. Caller

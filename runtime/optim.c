@@ -17,13 +17,8 @@
 enum { SLICE = 16384 }; // elements: five f32 streams of a slice stay in the second-level cache
 
 static const dlua_optim_kernels *kernels(void) {
-  switch (dlua_reference_mode() ? DLUA_BASE : dlua_isa()) {
-#ifdef __x86_64__
-  case DLUA_AVX512: return &dlua_optim_kernels_avx512;
-  case DLUA_AVX2: return &dlua_optim_kernels_avx2;
-#endif
-  default: return &dlua_optim_kernels_base;
-  }
+  static const dlua_optim_kernels *const kernels[] = DLUA_PER_ISA(dlua_optim_kernels);
+  return kernels[dlua_reference_mode() ? DLUA_BASE : dlua_isa()];
 }
 
 // ---------------------------------------------------------------- slices
@@ -98,8 +93,7 @@ typedef struct norm_pass {
 
 static double power_sum(const dlua_tensor *x, place here, double p) {
   double sum = 0;
-  for (int64_t i = here.from; i < here.from + here.count; i++)
-    sum += pow(fabs(x->dtype == DLUA_F32 ? (double)dlua_f32(x)[i] : dlua_f64(x)[i]), p);
+  for (int64_t i = here.from; i < here.from + here.count; i++) sum += pow(fabs(dlua_real(x, i)), p);
   return sum;
 }
 

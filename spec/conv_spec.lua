@@ -68,6 +68,32 @@ describe("conv2d", function()
   end)
 end)
 
+describe("adaptive_max_pool2d", function()
+  -- The gradient of k times result k shows which places were chosen.
+  local function places(x, size)
+    x = x:clone():requires_grad_()
+    local y = x:adaptive_max_pool2d(size)
+    y:backward(dlua.range(1, y:numel()):reshape(y.shape):float())
+    return y:detach(), x.grad
+  end
+
+  it("chooses the places of the plain kernel among equals, infinities and NaN", function()
+    dlua.seed(5)
+    for _, size in ipairs {{1, 1}, {2, 3}, {1, 5}, {40, 70}} do
+      for _, odd in ipairs {0, -math.huge, math.huge, 0 / 0} do
+        local x = dlua.randn(2, 3, 21, 37):round()
+        x = dlua.where(dlua.rand(2, 3, 21, 37):gt(odd == -math.huge and 0 or 0.9), dlua.full({1}, odd), x)
+        local fast, fast_grad = places(x, size)
+        local was = dlua.test.reference(true)
+        local plain, plain_grad = places(x, size)
+        dlua.test.reference(was)
+        assert.is_true(dlua.allclose(plain, fast, {rtol = 0, atol = 0, equal_nan = true}))
+        assert.is_true(plain_grad:equal(fast_grad))
+      end
+    end
+  end)
+end)
+
 describe("max_pool2d", function()
   it("keeps a nan", function()
     for place = 1, 4 do

@@ -248,7 +248,8 @@ describe("the guard", function()
           assert.is_false(p[1]:equal(before[1]))
           p = large(dtype)
           p.grad[{1, 7}] = value
-          fails(function() optim[rule]({p}, {lr = 0.1}):step() end, "gradient of 1 is not finite", "nothing was changed")
+          fails(function() optim[rule]({p}, {lr = 0.1}):step() end, "gradient of 1 is not finite",
+            "nothing was changed")
           assert.is_true(p:equal(before))
         end
       end

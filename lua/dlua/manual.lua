@@ -85,6 +85,7 @@ return {
   set_module_call = [[dlua.set_module_call(fn)
   Frames of fn, whose first local is a module, make the layer's path in messages.]],
   set_layer_path = "dlua.set_layer_path(fn)\n  fn(modules) names the path of modules, outermost first.",
+  is_dtype = "dlua.is_dtype(word)\n  Is word the name of a dtype?",
   is_terminal = "dlua.is_terminal()\n  Does output go to a terminal?",
   optim_step = "dlua.optim_step(…)\n  One fused step of an optimiser; see dlua.optim.",
   clear_gradients = "dlua.clear_gradients(parameters)\n  Sets every grad to nil.",

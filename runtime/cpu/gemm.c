@@ -13,11 +13,8 @@ extern const dlua_gemm_kernels dlua_gemm_kernels_avx2, dlua_gemm_kernels_avx512;
 #endif
 
 static const dlua_gemm_kernels *kernels(void) {
-#ifdef __x86_64__
-  if (dlua_isa() == DLUA_AVX512) return &dlua_gemm_kernels_avx512;
-  if (dlua_isa() == DLUA_AVX2) return &dlua_gemm_kernels_avx2;
-#endif
-  return &dlua_gemm_kernels_base;
+  static const dlua_gemm_kernels *const kernels[] = DLUA_PER_ISA(dlua_gemm_kernels);
+  return kernels[dlua_isa()];
 }
 
 enum { STEP = 32 }; // rows or columns per slice of the team

@@ -11,21 +11,11 @@ extern const dlua_cast_rows dlua_casts_avx2, dlua_casts_avx512;
 #endif
 
 const dlua_simd_kernels *dlua_simd(void) {
-  switch (dlua_isa()) {
-#ifdef __x86_64__
-  case DLUA_AVX512: return &dlua_simd_avx512;
-  case DLUA_AVX2: return &dlua_simd_avx2;
-#endif
-  default: return &dlua_simd_base;
-  }
+  static const dlua_simd_kernels *const kernels[] = DLUA_PER_ISA(dlua_simd);
+  return kernels[dlua_isa()];
 }
 
 const dlua_cast_rows *dlua_cast_simd(void) {
-  switch (dlua_isa()) {
-#ifdef __x86_64__
-  case DLUA_AVX512: return &dlua_casts_avx512;
-  case DLUA_AVX2: return &dlua_casts_avx2;
-#endif
-  default: return &dlua_casts_base;
-  }
+  static const dlua_cast_rows *const kernels[] = DLUA_PER_ISA(dlua_casts);
+  return kernels[dlua_isa()];
 }

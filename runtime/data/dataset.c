@@ -21,12 +21,12 @@ dlua_status dlua_source_new(int64_t count, dlua_source **source) {
 }
 
 static size_t kept_bytes(const dlua_source *s, int64_t h, int64_t w) {
-  return sizeof(dlua_kept) + (size_t)(s->channels * h * w);
+  return sizeof(dlua_pixels) + (size_t)(s->channels * h * w);
 }
 
 static void free_slots(dlua_source *s) {
   for (int64_t i = 0; s->slots && i < s->count; i++) {
-    dlua_kept *kept = atomic_load(&s->slots[i].kept);
+    dlua_pixels *kept = atomic_load(&s->slots[i].kept);
     if (kept) dlua_free(dlua_cpu(), kept, kept_bytes(s, kept->h, kept->w));
     dlua_delete_block(s->slots[i].path);
   }
@@ -155,7 +155,7 @@ static dlua_status decode(const dlua_source *s, const char *path, dlua_decoder *
 // threads decode the same picture, the slower one's copy is dropped.
 static dlua_status keep(dlua_source *s, dlua_slot *slot, dlua_picture *picture) {
   size_t bytes = kept_bytes(s, picture->h, picture->w);
-  dlua_kept *copy = NULL, *other = NULL;
+  dlua_pixels *copy = NULL, *other = NULL;
   if (atomic_fetch_add(&s->kept, bytes) + bytes > s->keep_limit) {
     atomic_fetch_sub(&s->kept, bytes);
     return DLUA_OK;
@@ -187,7 +187,7 @@ dlua_status dlua_dataset_picture(const dlua_dataset *dataset, int64_t i, dlua_de
     return DLUA_OK;
   }
   dlua_slot *slot = &s->slots[row];
-  const dlua_kept *kept = atomic_load(&slot->kept);
+  const dlua_pixels *kept = atomic_load(&slot->kept);
   if (kept) {
     *picture = (dlua_picture){
         .dtype = DLUA_U8, .c = s->channels, .h = kept->h, .w = kept->w, .data = kept->pixels};

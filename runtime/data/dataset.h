@@ -30,15 +30,15 @@ typedef struct dlua_picture {
 static inline int64_t dlua_picture_count(const dlua_picture *p) { return p->c * p->h * p->w; }
 
 // The decoded pixels of a file.
-typedef struct dlua_kept {
+typedef struct dlua_pixels {
   int64_t h, w;
   uint8_t pixels[];
-} dlua_kept;
+} dlua_pixels;
 
 // A picture on the disk, and its pixels once they have been decoded.
 typedef struct dlua_slot {
   char *path;
-  _Atomic(dlua_kept *) kept;
+  _Atomic(dlua_pixels *) kept;
 } dlua_slot;
 
 // One part of every example. Field 0 of a source of pictures has no rows: it is made of slots or of

@@ -114,7 +114,7 @@ void dlua_csv_rewind(dlua_csv *csv) {
 }
 
 // Makes doubled quotes single, in a copy: the file is read again.
-static dlua_status undouble(dlua_csv *csv, dlua_cell *cell) {
+static dlua_status undouble(dlua_csv *csv, dlua_csv_field *cell) {
   DLUA_TRY(dlua_bytes_reserve(&csv->room, cell->size));
   char *to = (char *)csv->room.data;
   for (size_t k = 0; k < cell->size; k++) {
@@ -126,7 +126,7 @@ static dlua_status undouble(dlua_csv *csv, dlua_cell *cell) {
   return DLUA_OK;
 }
 
-dlua_status dlua_csv_next(dlua_csv *csv, dlua_cell *cell) {
+dlua_status dlua_csv_next(dlua_csv *csv, dlua_csv_field *cell) {
   span found;
   bool more;
   cell->line = csv->line;
@@ -136,7 +136,7 @@ dlua_status dlua_csv_next(dlua_csv *csv, dlua_cell *cell) {
   return found.doubled ? undouble(csv, cell) : DLUA_OK;
 }
 
-bool dlua_csv_number(const dlua_cell *cell, double *value) {
+bool dlua_csv_number(const dlua_csv_field *cell, double *value) {
   char text[64], *end;
   const char *from = cell->text;
   size_t size = cell->size;

@@ -34,20 +34,20 @@ typedef struct dlua_csv {
   uint32_t line; // of the file, from 1
 } dlua_csv;
 
-typedef struct dlua_cell {
+typedef struct dlua_csv_field {
   const char *text; // borrowed until the next cell; not 0-terminated
   size_t size;
   uint32_t line;
-} dlua_cell;
+} dlua_csv_field;
 
 // Reads a table of at most 4 GiB. Every row must have as many cells as the first.
 dlua_status dlua_csv_read(const char *path, char delimiter, bool header, dlua_csv *csv);
 void dlua_csv_free(dlua_csv *csv);
 // Cells row after row, the header's first: the next one, of which there must be one, and back to
 // the start. Fails when memory runs out, with the place unspecified.
-dlua_status dlua_csv_next(dlua_csv *csv, dlua_cell *cell);
+dlua_status dlua_csv_next(dlua_csv *csv, dlua_csv_field *cell);
 void dlua_csv_rewind(dlua_csv *csv);
 // The cell as a number: NaN when it is empty; false when it is neither.
-bool dlua_csv_number(const dlua_cell *cell, double *value);
+bool dlua_csv_number(const dlua_csv_field *cell, double *value);
 
 #endif

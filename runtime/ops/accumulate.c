@@ -19,13 +19,8 @@ extern const dlua_accumulators dlua_accumulators_avx2, dlua_accumulators_avx512;
 #endif
 
 const dlua_accumulators *dlua_accumulate_simd(void) {
-  switch (dlua_isa()) {
-#ifdef __x86_64__
-  case DLUA_AVX512: return &dlua_accumulators_avx512;
-  case DLUA_AVX2: return &dlua_accumulators_avx2;
-#endif
-  default: return &dlua_accumulators_base;
-  }
+  static const dlua_accumulators *const kernels[] = DLUA_PER_ISA(dlua_accumulators);
+  return kernels[dlua_isa()];
 }
 
 // Reduced entries are counted row-major; a piece is a range of them. Results lie side by side as

@@ -39,7 +39,7 @@ static dlua_conv weight_of(const dlua_args *a) {
 
 static double at(const dlua_tensor *x, int64_t n, int64_t c, int64_t i, int64_t j) {
   int64_t k = n * x->stride[0] + c * x->stride[1] + i * x->stride[2] + j * x->stride[3];
-  return x->dtype == DLUA_F32 ? (double)dlua_f32(x)[k] : dlua_f64(x)[k];
+  return dlua_real(x, k);
 }
 
 static void put(const dlua_tensor *x, int64_t n, int64_t c, int64_t i, int64_t j, double value) {

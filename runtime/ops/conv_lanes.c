@@ -17,13 +17,8 @@ enum { STRIDE, PADDING, DILATION, GROUPS };     // numbers of conv2d
 enum { MANY_CHANNELS = 64, FEWEST_IMAGES = 4 }; // beyond these oneDNN's blocked kernels win
 
 static const dlua_lanes_kernels *kernels(void) {
-  switch (dlua_isa()) {
-#ifdef __x86_64__
-  case DLUA_AVX512: return &dlua_lanes_avx512;
-  case DLUA_AVX2: return &dlua_lanes_avx2;
-#endif
-  default: return &dlua_lanes_base;
-  }
+  static const dlua_lanes_kernels *const kernels[] = DLUA_PER_ISA(dlua_lanes);
+  return kernels[dlua_isa()];
 }
 
 // One call: images from x and g or y, through scratch that every slice of the team has for itself.

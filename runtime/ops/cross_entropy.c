@@ -116,8 +116,7 @@ static double fill_weights(const dlua_classes *w, int64_t p, double *q) {
   if (w->probabilities) {
     int64_t start = dlua_position_start(w, p);
     for (int64_t c = 0; c < w->k; c++) {
-      q[c] = dlua_class_weight(w, c) *
-             (sure * dlua_class_value(w->target, start + c * w->inner) + even);
+      q[c] = dlua_class_weight(w, c) * (sure * dlua_real(w->target, start + c * w->inner) + even);
       sum += q[c];
     }
     return sum;
@@ -132,7 +131,7 @@ static double fill_weights(const dlua_classes *w, int64_t p, double *q) {
 
 static double gradient_scale(const dlua_classes *w, int64_t p) {
   if (!w->g) return 1 / w->norm;
-  return dlua_class_value(w->g, w->reduction == DLUA_NONE ? p : 0) / w->norm;
+  return dlua_real(w->g, w->reduction == DLUA_NONE ? p : 0) / w->norm;
 }
 
 // out = scale (softmax(x) sum(q) - q) at one position, without vectors.

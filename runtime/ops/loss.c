@@ -19,10 +19,6 @@ typedef struct loss {
   double (*value)(const struct loss *w, double x, double t, int64_t i);
 } loss;
 
-static double at(const dlua_tensor *x, int64_t k) {
-  return x->dtype == DLUA_F32 ? (double)dlua_f32(x)[k] : dlua_f64(x)[k];
-}
-
 // The entry of a weight that broadcasts to x at x's element i; 1 without weight.
 static double weight_at(const loss *w, int input, int64_t i) {
   const dlua_tensor *x = w->call->in[0], *weight = w->call->in[input];
@@ -32,7 +28,7 @@ static double weight_at(const loss *w, int input, int64_t i) {
     if (weight->size[j] > 1) offset += i % x->size[k] * weight->stride[j];
     i /= x->size[k];
   }
-  return at(weight, offset);
+  return dlua_real(weight, offset);
 }
 
 // ---------------------------------------------------------------- reduction
@@ -41,7 +37,7 @@ static double sum_values(void *context, int64_t from, int64_t to) {
   const loss *w = context;
   const dlua_tensor *x = w->call->in[0], *t = w->call->in[1];
   double sum = 0;
-  for (int64_t k = from; k < to; k++) sum += w->value(w, at(x, k), at(t, k), k);
+  for (int64_t k = from; k < to; k++) sum += w->value(w, dlua_real(x, k), dlua_real(t, k), k);
   return sum;
 }
 
@@ -49,7 +45,7 @@ static void each_value(void *context, int64_t from, int64_t to) {
   const loss *w = context;
   const dlua_tensor *x = w->call->in[0], *t = w->call->in[1];
   for (int64_t k = from; k < to; k++)
-    dlua_put(w->call->out[0], k, w->value(w, at(x, k), at(t, k), k));
+    dlua_put(w->call->out[0], k, w->value(w, dlua_real(x, k), dlua_real(t, k), k));
 }
 
 // What a sum is divided by.
@@ -387,7 +383,7 @@ static dlua_status check_probabilities(const dlua_args *a) {
   dlua_tensor *x = a->in[0];
   int64_t n = dlua_numel(x);
   for (int64_t k = 0; k < n; k++) {
-    double p = x->dtype == DLUA_F64 ? dlua_f64(x)[k] : (double)dlua_f32(x)[k];
+    double p = dlua_real(x, k);
     if (p < 0 || p > 1)
       return dlua_fail(DLUA_BAD_ARGUMENT,
                        "bce_loss: x %g at position %lld is outside 0..1; bce_with_logits takes "

@@ -57,10 +57,10 @@ dlua_lse dlua_log_sum_exp(const dlua_classes *w, int64_t start) {
   }
   double top = -INFINITY, sum = 0;
   for (int64_t c = 0; c < w->k; c++) {
-    double e = dlua_class_value(w->x, start + c * w->inner);
+    double e = dlua_real(w->x, start + c * w->inner);
     if (!(e <= top) && !isnan(top)) top = e;
   }
-  for (int64_t c = 0; c < w->k; c++) sum += exp(dlua_class_value(w->x, start + c * w->inner) - top);
+  for (int64_t c = 0; c < w->k; c++) sum += exp(dlua_real(w->x, start + c * w->inner) - top);
   return (dlua_lse){top, log(sum)};
 }
 
@@ -106,7 +106,7 @@ static double position_loss(const dlua_classes *w, int64_t p, dlua_lse l) {
     loss = sure * dlua_class_weight(w, label - 1) * dlua_minus_log(w, l, start, label - 1);
   if (!w->probabilities && even == 0) return loss;
   for (int64_t c = 0; c < w->k; c++) {
-    double t = w->probabilities ? sure * dlua_class_value(w->target, start + c * w->inner) : 0;
+    double t = w->probabilities ? sure * dlua_real(w->target, start + c * w->inner) : 0;
     double q = dlua_class_weight(w, c) * (t + even);
     if (q != 0) loss += q * dlua_minus_log(w, l, start, c);
   }

@@ -19,10 +19,6 @@ typedef struct dlua_classes {
   double *losses; // of every position
 } dlua_classes;
 
-static inline double dlua_class_value(const dlua_tensor *x, int64_t k) {
-  return x->dtype == DLUA_F32 ? (double)dlua_f32(x)[k] : dlua_f64(x)[k];
-}
-
 static inline int dlua_class_dim(const dlua_tensor *x) { return x->ndim > 1; }
 
 // The label at a position, as the script wrote it.
@@ -34,7 +30,7 @@ static inline int64_t dlua_label_at(const dlua_classes *w, int64_t p) {
 }
 
 static inline double dlua_class_weight(const dlua_classes *w, int64_t c) {
-  return w->weight ? dlua_class_value(w->weight, c) : 1;
+  return w->weight ? dlua_real(w->weight, c) : 1;
 }
 
 static inline int64_t dlua_position_start(const dlua_classes *w, int64_t p) {
@@ -48,7 +44,7 @@ typedef struct dlua_lse {
 
 // lse - x_c.
 static inline double dlua_minus_log(const dlua_classes *w, dlua_lse l, int64_t start, int64_t c) {
-  return (l.top - dlua_class_value(w->x, start + c * w->inner)) + l.rest;
+  return (l.top - dlua_real(w->x, start + c * w->inner)) + l.rest;
 }
 
 // How many positions from p on, sixteen at most, lie side by side.

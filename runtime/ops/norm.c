@@ -75,26 +75,15 @@ static dlua_status batch_norm_shape(dlua_args *a) {
 
 // ---------------------------------------------------------------- one element of any tensor
 
-static double get(const dlua_tensor *x, int64_t at) {
-  return x->dtype == DLUA_F32 ? dlua_f32(x)[at] : dlua_f64(x)[at];
-}
-
-static void put(const dlua_tensor *x, int64_t at, double value) {
-  if (x->dtype == DLUA_F32)
-    dlua_f32(x)[at] = (float)value;
-  else
-    dlua_f64(x)[at] = value;
-}
-
 static double get_or(const dlua_tensor *x, int64_t channel, double missing) {
-  return x ? get(x, channel * x->stride[0]) : missing;
+  return x ? dlua_real(x, channel * x->stride[0]) : missing;
 }
 
 static void move_average(const dlua_tensor *running, int64_t channel, double momentum,
                          double value) {
   if (!running) return;
   int64_t at = channel * running->stride[0];
-  put(running, at, (1 - momentum) * get(running, at) + momentum * value);
+  dlua_set_real(running, at, (1 - momentum) * dlua_real(running, at) + momentum * value);
 }
 
 void dlua_finish_moments(const dlua_args *a, int64_t channel, const dlua_moments *m, double *mean,
@@ -112,10 +101,10 @@ void dlua_finish_moments(const dlua_args *a, int64_t channel, const dlua_moments
 
 static dlua_moments moments(const dlua_tensor *x, int64_t channel) {
   int64_t c = x->size[1], inner = spread(x);
-  dlua_moments m = {.shift = get(x, channel * inner), .count = x->size[0] * inner};
+  dlua_moments m = {.shift = dlua_real(x, channel * inner), .count = x->size[0] * inner};
   for (int64_t n = 0; n < x->size[0]; n++) {
     for (int64_t k = 0; k < inner; k++) {
-      double d = get(x, (n * c + channel) * inner + k) - m.shift;
+      double d = dlua_real(x, (n * c + channel) * inner + k) - m.shift;
       m.sum += d, m.squares += d * d;
     }
   }
@@ -132,12 +121,12 @@ static dlua_status batch_norm_cpu(const dlua_args *a) {
       dlua_moments m = moments(x, channel);
       dlua_finish_moments(a, channel, &m, &mean, &rstd);
     }
-    put(a->out[1], channel, mean), put(a->out[2], channel, rstd);
+    dlua_set_real(a->out[1], channel, mean), dlua_set_real(a->out[2], channel, rstd);
     double scale = rstd * get_or(a->in[WEIGHT], channel, 1), bias = get_or(a->in[BIAS], channel, 0);
     for (int64_t n = 0; n < x->size[0]; n++) {
       for (int64_t k = 0; k < inner; k++) {
         int64_t at = (n * c + channel) * inner + k;
-        put(y, at, (get(x, at) - mean) * scale + bias);
+        dlua_set_real(y, at, (dlua_real(x, at) - mean) * scale + bias);
       }
     }
   }
@@ -171,21 +160,22 @@ static dlua_status batch_norm_grad_cpu(const dlua_args *a) {
   const dlua_tensor *g = a->in[0], *x = a->in[1], *gx = a->out[0];
   int64_t c = x->size[1], inner = spread(x);
   for (int64_t channel = 0; channel < c; channel++) {
-    double mean = get(a->in[3], channel), rstd = get(a->in[4], channel), sum = 0, product = 0;
+    double mean = dlua_real(a->in[3], channel), rstd = dlua_real(a->in[4], channel), sum = 0,
+           product = 0;
     for (int64_t n = 0; n < x->size[0]; n++) {
       for (int64_t k = 0; k < inner; k++) {
         int64_t at = (n * c + channel) * inner + k;
-        sum += get(g, at), product += get(g, at) * (get(x, at) - mean) * rstd;
+        sum += dlua_real(g, at), product += dlua_real(g, at) * (dlua_real(x, at) - mean) * rstd;
       }
     }
-    put(a->out[1], channel, product), put(a->out[2], channel, sum);
+    dlua_set_real(a->out[1], channel, product), dlua_set_real(a->out[2], channel, sum);
     double scale = rstd * get_or(a->in[2], channel, 1), count = (double)(x->size[0] * inner);
     bool training = a->num[0].i;
     for (int64_t n = 0; n < x->size[0]; n++) {
       for (int64_t k = 0; k < inner; k++) {
         int64_t at = (n * c + channel) * inner + k;
-        double back = training ? (sum + (get(x, at) - mean) * rstd * product) / count : 0;
-        put(gx, at, scale * (get(g, at) - back));
+        double back = training ? (sum + (dlua_real(x, at) - mean) * rstd * product) / count : 0;
+        dlua_set_real(gx, at, scale * (dlua_real(g, at) - back));
       }
     }
   }

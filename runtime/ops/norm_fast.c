@@ -14,13 +14,8 @@
 enum { LANES = DLUA_NORM_LANES, SHORTEST = 8 };
 
 const dlua_norm_kernels *dlua_norm_simd(void) {
-  switch (dlua_isa()) {
-#ifdef __x86_64__
-  case DLUA_AVX512: return &dlua_norm_avx512;
-  case DLUA_AVX2: return &dlua_norm_avx2;
-#endif
-  default: return &dlua_norm_base;
-  }
+  static const dlua_norm_kernels *const kernels[] = DLUA_PER_ISA(dlua_norm);
+  return kernels[dlua_isa()];
 }
 
 // One call. A unit is image n, channels from .. from + block; its memory is consecutive.

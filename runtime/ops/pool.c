@@ -132,7 +132,7 @@ static double max_of(const dlua_tensor *x, int64_t plane, const int64_t rows[3],
     for (int64_t j = columns[0]; j < columns[1]; j += columns[2]) {
       if (i < 0 || j < 0) continue;
       int64_t at = base + i * w + j;
-      double v = x->dtype == DLUA_F32 ? (double)dlua_f32(x)[at] : dlua_f64(x)[at];
+      double v = dlua_real(x, at);
       if (v > best || v != v || *where == 0) best = v, *where = (int32_t)(i * w + j + 1);
     }
   }
@@ -140,10 +140,7 @@ static double max_of(const dlua_tensor *x, int64_t plane, const int64_t rows[3],
 }
 
 static void put_max(const dlua_args *a, int64_t at, double best, int32_t where) {
-  if (a->out[0]->dtype == DLUA_F32)
-    dlua_f32(a->out[0])[at] = (float)best;
-  else
-    dlua_f64(a->out[0])[at] = best;
+  dlua_set_real(a->out[0], at, best);
   ((int32_t *)dlua_data(a->out[1]))[at] = where;
 }
 
@@ -189,13 +186,8 @@ static dlua_status adaptive_max_pool2d_cpu(const dlua_args *a) {
 // ---------------------------------------------------------------- fast kernels
 
 static const dlua_pool_kernels *kernels(void) {
-  switch (dlua_isa()) {
-#ifdef __x86_64__
-  case DLUA_AVX512: return &dlua_pool_avx512;
-  case DLUA_AVX2: return &dlua_pool_avx2;
-#endif
-  default: return &dlua_pool_base;
-  }
+  static const dlua_pool_kernels *const kernels[] = DLUA_PER_ISA(dlua_pool);
+  return kernels[dlua_isa()];
 }
 
 typedef struct job {
@@ -229,6 +221,35 @@ static dlua_status max_pool2d_fast(const dlua_args *a) {
   DLUA_TRY(dlua_pool_plane_of(a, true, a->num[4].i, &j.p));
   double cost = (double)(j.p.oh * j.p.ow * j.p.kh * j.p.kw * j.block);
   dlua_parallel(x->size[0] * x->size[1] / j.block, cost, max_planes, &j);
+  return DLUA_OK;
+}
+
+static void adaptive_planes(void *context, int64_t from, int64_t to) {
+  const job *j = context;
+  const dlua_pool_plane *p = &j->p;
+  float *y = dlua_f32(j->a->out[0]) + from * p->oh * p->ow;
+  int32_t *where = (int32_t *)dlua_data(j->a->out[1]) + from * p->oh * p->ow;
+  for (int64_t plane = from; plane < to; plane++) {
+    const float *x = dlua_f32(j->a->in[0]) + plane * p->h * p->w;
+    for (int64_t i = 0; i < p->oh; i++) {
+      int64_t top = dlua_adaptive_from(i, p->h, p->oh),
+              rows = dlua_adaptive_to(i, p->h, p->oh) - top;
+      for (int64_t k = 0; k < p->ow; k++) {
+        int64_t left = dlua_adaptive_from(k, p->w, p->ow), start = top * p->w + left;
+        int64_t columns = dlua_adaptive_to(k, p->w, p->ow) - left;
+        *y++ = kernels()->window(x + start, p->w, rows, columns, where);
+        *where++ += (int32_t)start + 1;
+      }
+    }
+  }
+}
+
+static dlua_status adaptive_max_pool2d_fast(const dlua_args *a) {
+  if (a->in[0]->dtype != DLUA_F32) return DLUA_DECLINED;
+  job j = {.a = a};
+  DLUA_TRY(dlua_pool_adaptive(a, &j.p));
+  int64_t planes = a->in[0]->size[0] * a->in[0]->size[1];
+  dlua_parallel(planes, (double)(j.p.h * j.p.w), adaptive_planes, &j);
   return DLUA_OK;
 }
 
@@ -349,6 +370,7 @@ const dlua_op dlua_op_adaptive_max_pool2d = {
     .dtype = DLUA_SAME_FLOAT,
     .shape = adaptive_max_pool2d_shape,
     .cpu = adaptive_max_pool2d_cpu,
+    .fast = (dlua_kernel *const[]){adaptive_max_pool2d_fast, NULL},
     .back = max_back,
     .save = "_indices",
     .contiguous = "x",

@@ -1,8 +1,8 @@
 // pool.h - what max (pool.c) and average pooling (pool_avg.c) share.
-#ifndef DLUA_OPS_POOL_H
-#define DLUA_OPS_POOL_H
+#ifndef DLUA_POOL_H
+#define DLUA_POOL_H
 
-#include "../cpu/pool.h"
+#include "../cpu/max_pool.h"
 #include "../op.h"
 
 // Numbers 0.. of a pooling op from kernel on: kernel, stride, padding, and dilation where it has

@@ -298,8 +298,9 @@ static dlua_status randperm_cpu(const dlua_args *a) {
   int64_t *wide_out = dlua_i64(out);
   int32_t *small_out = (int32_t *)dlua_data(out);
   for (int64_t k = 0; k < n; k++) dlua_put_int(out, k, k + 1);
+  dlua_block block = {{0}};
   for (int64_t k = n - 1; k > 0; k--) {
-    dlua_block block = dlua_philox(key, 0, first + (uint64_t)k / 2, 0);
+    if (k == n - 1 || k & 1) block = dlua_philox(key, 0, first + (uint64_t)k / 2, 0); // two draws
     int64_t j = scaled(wide(block.lane, k & 1), (uint64_t)k + 1);
     if (out->dtype == DLUA_I64) {
       int64_t kept = wide_out[k];
@@ -326,7 +327,7 @@ const dlua_op dlua_op_randperm = {
 
 static double at(const dlua_tensor *x, int64_t k) {
   int64_t offset = dlua_offset_at(x->ndim, x->size, x->stride, k);
-  return x->dtype == DLUA_F32 ? (double)dlua_f32(x)[offset] : dlua_f64(x)[offset];
+  return dlua_real(x, offset);
 }
 
 static void bernoulli_piece(const draw *d, int64_t k, int64_t count, const uint32_t *bits) {

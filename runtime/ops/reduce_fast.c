@@ -19,11 +19,8 @@ enum { PIECE = 1 << 14, COLUMNS = 1 << 10, SHORT = 32 };
 extern const dlua_fold_kernels dlua_fold_base, dlua_fold_avx2, dlua_fold_avx512;
 
 const dlua_fold_kernels *dlua_fold_simd(void) {
-#ifdef __x86_64__
-  if (dlua_isa() == DLUA_AVX512) return &dlua_fold_avx512;
-  if (dlua_isa() == DLUA_AVX2) return &dlua_fold_avx2;
-#endif
-  return &dlua_fold_base;
+  static const dlua_fold_kernels *const kernels[] = DLUA_PER_ISA(dlua_fold);
+  return kernels[dlua_isa()];
 }
 
 // ---------------------------------------------------------------- rows

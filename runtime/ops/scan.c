@@ -28,10 +28,6 @@ static int64_t line_start(const lines *w, int64_t k) {
 
 // ---------------------------------------------------------------- cumsum and cumprod
 
-static double element(const dlua_tensor *x, int64_t k) {
-  return x->dtype == DLUA_F32 ? (double)dlua_f32(x)[k] : dlua_f64(x)[k];
-}
-
 enum { TOGETHER = 64 };
 
 // One line of n entries, or several side by side, their entries inner apart.
@@ -210,8 +206,8 @@ static dlua_status linear_scan_cpu(const dlua_args *a) {
     for (int64_t j = 0; j < w.n; j++) {
       int64_t at = line_start(&w, k) + (reverse ? w.n - 1 - j : j) * w.inner;
       // Forwards the factor is this element's, backwards the next one's.
-      double carried = j == 0 ? 0 : element(x, reverse ? at + w.inner : at) * y;
-      y = element(b, at) + carried;
+      double carried = j == 0 ? 0 : dlua_real(x, reverse ? at + w.inner : at) * y;
+      y = dlua_real(b, at) + carried;
       dlua_put(a->out[0], at, y);
     }
   }

@@ -28,10 +28,6 @@ static int64_t row_start(const rows *w, int64_t row) {
   return row / w->inner * w->inner * w->n + row % w->inner;
 }
 
-static double at(const dlua_tensor *x, int64_t k) {
-  return x->dtype == DLUA_F32 ? (double)dlua_f32(x)[k] : dlua_f64(x)[k];
-}
-
 static dlua_status run_rows(const dlua_args *a, double cost,
                             void (*body)(void *w, int64_t from, int64_t to)) {
   rows w = rows_of(a);
@@ -75,10 +71,10 @@ static double row_sum(const rows *w, int64_t start, double *top) {
   double sum = 0;
   *top = -INFINITY;
   for (int64_t j = 0; j < w->n; j++) {
-    double e = at(x, start + j * w->inner);
+    double e = dlua_real(x, start + j * w->inner);
     if (!(e <= *top) && !isnan(*top)) *top = e;
   }
-  for (int64_t j = 0; j < w->n; j++) sum += exp(at(x, start + j * w->inner) - *top);
+  for (int64_t j = 0; j < w->n; j++) sum += exp(dlua_real(x, start + j * w->inner) - *top);
   return sum;
 }
 
@@ -88,7 +84,7 @@ static void softmax_rows(void *context, int64_t from, int64_t to) {
     int64_t start = row_start(w, k);
     double top, sum = row_sum(w, start, &top);
     for (int64_t j = start; j < start + w->n * w->inner; j += w->inner)
-      dlua_put(w->call->out[0], j, exp(at(w->call->in[0], j) - top) / sum);
+      dlua_put(w->call->out[0], j, exp(dlua_real(w->call->in[0], j) - top) / sum);
   }
 }
 
@@ -98,7 +94,7 @@ static void log_softmax_rows(void *context, int64_t from, int64_t to) {
     int64_t start = row_start(w, k);
     double top, rest = log(row_sum(w, start, &top));
     for (int64_t j = start; j < start + w->n * w->inner; j += w->inner)
-      dlua_put(w->call->out[0], j, at(w->call->in[0], j) - top - rest);
+      dlua_put(w->call->out[0], j, dlua_real(w->call->in[0], j) - top - rest);
   }
 }
 
@@ -214,9 +210,9 @@ static void softmax_grad_rows(void *context, int64_t from, int64_t to) {
   for (int64_t k = from; k < to; k++) {
     int64_t start = row_start(w, k), end = start + w->n * w->inner;
     double dot = 0;
-    for (int64_t j = start; j < end; j += w->inner) dot += at(g, j) * at(y, j);
+    for (int64_t j = start; j < end; j += w->inner) dot += dlua_real(g, j) * dlua_real(y, j);
     for (int64_t j = start; j < end; j += w->inner)
-      dlua_put(w->call->out[0], j, at(y, j) * (at(g, j) - dot));
+      dlua_put(w->call->out[0], j, dlua_real(y, j) * (dlua_real(g, j) - dot));
   }
 }
 
@@ -226,9 +222,9 @@ static void log_softmax_grad_rows(void *context, int64_t from, int64_t to) {
   for (int64_t k = from; k < to; k++) {
     int64_t start = row_start(w, k), end = start + w->n * w->inner;
     double sum = 0;
-    for (int64_t j = start; j < end; j += w->inner) sum += at(g, j);
+    for (int64_t j = start; j < end; j += w->inner) sum += dlua_real(g, j);
     for (int64_t j = start; j < end; j += w->inner)
-      dlua_put(w->call->out[0], j, at(g, j) - exp(at(y, j)) * sum);
+      dlua_put(w->call->out[0], j, dlua_real(g, j) - exp(dlua_real(y, j)) * sum);
   }
 }
 

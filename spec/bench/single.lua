@@ -68,7 +68,7 @@ end
 
 single["batch-norm"] = function(batch, on)
   local norm, x = on.place(nn.BatchNorm2d(64)), on.place(dlua.randn(batch, 64, 32, 32))
-  return function() dlua.no_grad(norm, x) end
+  return function() dlua.no_grad(function() return norm(x) end) end
 end
 
 local function adam(millions)

@@ -305,7 +305,7 @@ static dlua_status csv_read(const fuzz_place *place, const dlua_bytes *input, ui
   DLUA_TRY(dlua_csv_read(place->input, sum & 1 ? ',' : ';', sum & 2, &csv));
   int64_t cells = (csv.rows + csv.header) * csv.columns;
   for (int64_t k = 0; k < cells; k++) {
-    dlua_cell cell;
+    dlua_csv_field cell;
     double value;
     if (csv.at > csv.file.size || dlua_csv_next(&csv, &cell) != DLUA_OK) abort();
     touch(cell.text, cell.size);

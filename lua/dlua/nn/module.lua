@@ -256,13 +256,8 @@ end
 --   net:zero_grad()
 function Module:zero_grad() dlua.clear_gradients(self:parameters()) end
 
-local function is_dtype(word)
-  return word == "f32" or word == "f64" or word == "bf16" or word == "f16" or word == "i64" or word == "i32"
-    or word == "u8" or word == "bool"
-end
-
 local function moved(tensor, target)
-  if is_dtype(target) and not tensor.dtype:find "^b?f%d" then return tensor end
+  if dlua.is_dtype(target) and not tensor.dtype:find "^b?f%d" then return tensor end
   return tensor:to(target)
 end
 
@@ -275,7 +270,7 @@ function Module:to(...)
   for k = 1, targets.n do
     local target = targets[k]
     if target == nil then dlua.fail("to: a module takes a floating dtype or a device, not nil") end
-    if is_dtype(target) and not target:find "^b?f%d" then
+    if dlua.is_dtype(target) and not target:find "^b?f%d" then
       dlua.fail("to: a module takes a floating dtype or a device, not %s", target)
     end
     for _, list in ipairs {once(collect(self, false)), once(collect(self, true))} do

@@ -1,7 +1,8 @@
-// pool.c - max pooling of a plane of channel vectors (pool.h) for one instruction set.
-#include "../pool.h"
+// pool.c - max pooling of a plane of channel vectors (max_pool.h) for one instruction set.
+#include "../max_pool.h"
 
 #include <math.h>
+#include <stdbool.h>
 
 #define PASTE(a, b) a##b
 #define NAMED(a, isa) PASTE(a, isa)
@@ -167,4 +168,53 @@ static void max1(const dlua_pool_plane *p, const float *x, float *y, int32_t *wh
   }
 }
 
-const dlua_pool_kernels NAMED(dlua_pool_, DLUA_ISA) = {max16, max8, max1};
+// The largest of the lanes and n elements; *nan is set where one of them is none.
+static void largest_lanes(const float *x, int64_t n, vec *lanes, bool *nan) {
+  vec best = *lanes;
+  ivec none = {0};
+  int64_t k = 0;
+  for (; k + LANES <= n; k += LANES) {
+    vec v = *(const vec *)(x + k);
+    ivec better = v > best;
+    best = (vec)(((ivec)v & better) | ((ivec)best & ~better));
+    none |= v != v;
+  }
+  for (int l = 0; l < LANES; l++) *nan |= none[l] != 0;
+  for (; k < n; k++) {
+    if (x[k] > best[0]) best[0] = x[k];
+    *nan |= x[k] != x[k];
+  }
+  *lanes = best;
+}
+
+static int64_t first_of(const float *x, int64_t n, float value) {
+  int64_t k = 0;
+  while (k < n && x[k] != value) k++;
+  return k;
+}
+
+static int64_t last_nan(const float *x, int64_t n) {
+  int64_t k = n - 1;
+  while (k >= 0 && x[k] == x[k]) k--;
+  return k;
+}
+
+// The value first, then its place: the first of equals, of NaNs the last.
+static float window(const float *x, int64_t w, int64_t rows, int64_t columns, int32_t *where) {
+  vec lanes = (vec){0} - INFINITY;
+  bool nan = false;
+  if (columns == w) columns *= rows, rows = 1;
+  for (int64_t i = 0; i < rows; i++) largest_lanes(x + i * w, columns, &lanes, &nan);
+  float best = lanes[0];
+  for (int l = 1; l < LANES; l++) best = lanes[l] > best ? lanes[l] : best;
+  for (int64_t k = 0; k < rows; k++) {
+    int64_t i = nan ? rows - 1 - k : k;
+    int64_t j = nan ? last_nan(x + i * w, columns) : first_of(x + i * w, columns, best);
+    if (j < 0 || j == columns) continue;
+    *where = (int32_t)(i * w + j);
+    return x[i * w + j];
+  }
+  return best;
+}
+
+const dlua_pool_kernels NAMED(dlua_pool_, DLUA_ISA) = {max16, max8, max1, window};
