@@ -11,6 +11,11 @@ end
 
 math.randomseed(7)
 
+-- Winograd's algorithm is allowed more than the tolerances below.
+local winograd
+setup(function() winograd = dlua.winograd(false) end)
+teardown(function() dlua.winograd(winograd) end)
+
 local names = dlua.op_info()
 table.sort(names)
 
