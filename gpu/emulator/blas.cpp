@@ -10,6 +10,7 @@
 #include "faults.h"
 #include "functions.h"
 #include "numbers.h"
+#include "streams.h"
 
 using emulator::fault;
 
@@ -278,12 +279,13 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t call
                               cublasLtMatrixLayout_t lb, const void *beta, const void *c,
                               cublasLtMatrixLayout_t lc, void *d, cublasLtMatrixLayout_t ld,
                               const cublasLtMatmulAlgo_t *algo, void *workspace,
-                              size_t workspace_size, cudaStream_t) {
+                              size_t workspace_size, cudaStream_t stream) {
   RETURN_FAULT(cublasLtMatmul);
   if (!handle || !call || !la || !lb || !lc || !ld || !alpha || !beta || !a || !b || !c || !d)
     return CUBLAS_STATUS_INVALID_VALUE;
   Product p = {(Call *)call, {(Layout *)la, (Layout *)lb, (Layout *)lc, (Layout *)ld}, 0, 0, 0};
   if (cublasStatus_t status = check(&p)) return status;
+  catch_up(stream);
   int width = size_of((cudaDataType_t)p.layout[3]->type);
   if (algo) {
     Algorithm algorithm;

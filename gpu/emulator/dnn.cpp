@@ -10,6 +10,7 @@
 #include "convolution.h"
 #include "faults.h"
 #include "functions.h"
+#include "streams.h"
 
 using emulator::Convolution;
 using emulator::fault;
@@ -331,20 +332,23 @@ void *address(const Descriptor &pack, const emulator::Tensor &t) {
 
 namespace emulator {
 
+// A handle holds its stream.
 cudnnStatus_t cudnnCreate(cudnnHandle_t *handle) {
   RETURN_FAULT(cudnnCreate);
-  *handle = (cudnnHandle_t)std::malloc(1);
+  *handle = (cudnnHandle_t) new (std::nothrow) cudaStream_t(nullptr);
   return *handle ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED;
 }
 
 cudnnStatus_t cudnnDestroy(cudnnHandle_t handle) {
-  std::free((void *)handle);
+  delete (cudaStream_t *)handle;
   return CUDNN_STATUS_SUCCESS;
 }
 
-cudnnStatus_t cudnnSetStream(cudnnHandle_t handle, cudaStream_t) {
+cudnnStatus_t cudnnSetStream(cudnnHandle_t handle, cudaStream_t stream) {
   RETURN_FAULT(cudnnSetStream);
-  return handle ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_BAD_PARAM;
+  if (!handle) return CUDNN_STATUS_BAD_PARAM;
+  *(cudaStream_t *)handle = stream;
+  return CUDNN_STATUS_SUCCESS;
 }
 
 const char *cudnnGetErrorString(cudnnStatus_t status) {
@@ -431,6 +435,7 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t
   const Descriptor *p = (const Descriptor *)plan, *v = (const Descriptor *)pack;
   if (!handle || !p || !v) return CUDNN_STATUS_BAD_PARAM_NULL_POINTER;
   if (!p->finalized || !v->finalized) return CUDNN_STATUS_BAD_PARAM_NOT_FINALIZED;
+  catch_up(*(cudaStream_t *)handle);
   void *data[3], *workspace = v->get<void *>(CUDNN_ATTR_VARIANT_PACK_WORKSPACE);
   for (int k = 0; k < 3; k++) {
     const Tensor &t = p->convolution.tensor[k];

@@ -11,6 +11,7 @@
 #include "faults.h"
 #include "fibers.h"
 #include "functions.h"
+#include "streams.h"
 
 using emulator::fault;
 
@@ -73,6 +74,10 @@ void finish(cudaEvent_t event) {
   if (int code = fault(#name)) return (cudaError_t)code
 
 namespace emulator {
+
+void catch_up(cudaStream_t stream) {
+  if (stream) finish(of(stream));
+}
 
 cudaError_t cudaGetDeviceCount(int *count) {
   RETURN_FAULT(cudaGetDeviceCount);
