@@ -280,8 +280,8 @@ static dlua_status run_key(conv_key *k, const dlua_conv *c) {
   dlua_plan *plan = NULL;
   bool fits = dlua_winograd() && winograd_fits(k);
   k->algorithm = fits && dlua_autotune() ? tune(k, c)
-                 : fits           ? dnnl_convolution_winograd
-                                  : dnnl_convolution_direct;
+                 : fits                  ? dnnl_convolution_winograd
+                                         : dnnl_convolution_direct;
   dlua_status status = dlua_plan_find(k, sizeof *k, make_conv, &plan);
   if (status == DLUA_DECLINED && k->algorithm == dnnl_convolution_winograd) {
     k->algorithm = dnnl_convolution_direct;
