@@ -278,7 +278,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t call
                               cublasLtMatrixLayout_t lb, const void *beta, const void *c,
                               cublasLtMatrixLayout_t lc, void *d, cublasLtMatrixLayout_t ld,
                               const cublasLtMatmulAlgo_t *algo, void *workspace,
-                              size_t workspace_size, cudaStream_t) {
+                              size_t workspace_size, cudaStream_t stream) {
   RETURN_FAULT(cublasLtMatmul);
   if (!handle || !call || !la || !lb || !lc || !ld || !alpha || !beta || !a || !b || !c || !d)
     return CUBLAS_STATUS_INVALID_VALUE;
@@ -295,6 +295,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t call
     for (int i = 0; i < 4; i++)
       if (!aligned(operands[i], algorithm.alignment[i])) return CUBLAS_STATUS_INVALID_VALUE;
   }
+  catch_up(stream);
   if (workspace) {
     if (!aligned(workspace, 256)) return CUBLAS_STATUS_INVALID_VALUE;
     std::memset(workspace, 0xff, workspace_size);

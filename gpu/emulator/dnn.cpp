@@ -333,7 +333,7 @@ namespace emulator {
 
 cudnnStatus_t cudnnCreate(cudnnHandle_t *handle) {
   RETURN_FAULT(cudnnCreate);
-  *handle = (cudnnHandle_t)std::malloc(1);
+  *handle = (cudnnHandle_t)std::calloc(1, sizeof(cudaStream_t)); // the stream that it computes in
   return *handle ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED;
 }
 
@@ -342,9 +342,11 @@ cudnnStatus_t cudnnDestroy(cudnnHandle_t handle) {
   return CUDNN_STATUS_SUCCESS;
 }
 
-cudnnStatus_t cudnnSetStream(cudnnHandle_t handle, cudaStream_t) {
+cudnnStatus_t cudnnSetStream(cudnnHandle_t handle, cudaStream_t stream) {
   RETURN_FAULT(cudnnSetStream);
-  return handle ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_BAD_PARAM;
+  if (!handle) return CUDNN_STATUS_BAD_PARAM;
+  *(cudaStream_t *)handle = stream;
+  return CUDNN_STATUS_SUCCESS;
 }
 
 const char *cudnnGetErrorString(cudnnStatus_t status) {
@@ -441,6 +443,7 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t
   }
   size_t bytes = (size_t)workspace_of(p->engine);
   if (bytes && !workspace) return CUDNN_STATUS_BAD_PARAM_NULL_POINTER;
+  catch_up(*(cudaStream_t *)handle);
   if (bytes) std::memset(workspace, 0xff, bytes);
   if (p->engine == UNORDERED) return CUDNN_STATUS_EXECUTION_FAILED; // nobody should ask for it
   convolve(p->convolution, data, p->engine == TENSOR_CORES);
