@@ -147,12 +147,26 @@ dlua_status launch(const dlua_args *a, void (*kernel)(P...), dim3 blocks, dim3 t
 
 // ---------------------------------------------------------------- indices and other values
 
-// Leaves word for the host, unless an earlier fault has not been seen yet.
+// Leaves word for the host, unless there is word of an earlier call or of a smaller position, so that
+// the message is the CPU's whatever the order of the threads. Those that cannot change it any more
+// need no lock: a position is there before its call is.
 __device__ inline void note_fault(const dlua_index_check &check, dlua_fault_kind kind,
                                   int64_t value, int64_t position, int64_t extent) {
-  if (atomicCAS((unsigned long long *)&check.cell->call, 0ull, check.call) == 0) {
-    check.cell->kind = kind, check.cell->value = value;
-    check.cell->position = position, check.cell->extent = extent;
+  volatile dlua_fault *cell = check.cell;
+  uint64_t call = cell->call;
+  __threadfence();
+  if (call != 0 && (call != check.call || cell->position <= position)) return;
+  for (bool done = false; !done;) {
+    if (atomicCAS(&check.cell->lock, 0u, 1u) != 0) continue;
+    __threadfence();
+    if (cell->call == 0 || (cell->call == check.call && position < cell->position)) {
+      cell->kind = kind, cell->value = value, cell->position = position, cell->extent = extent;
+      __threadfence();
+      cell->call = check.call;
+    }
+    __threadfence();
+    atomicExch(&check.cell->lock, 0u);
+    done = true;
   }
 }
 

@@ -42,10 +42,12 @@ typedef enum dlua_fault_kind {
   DLUA_FAULT_SOURCE,      // a mask has value places for a source of extent elements
 } dlua_fault_kind;
 
-// Where a kernel leaves word of that. The first fault stays until the host has seen it; the call, its
-// shapes and the script's line are remembered when the kernel is queued.
+// Where a kernel leaves word of that: of the first call with a fault the one at the smallest position,
+// which stays until the host has seen it. The call, its shapes and the script's line are remembered
+// when the kernel is queued.
 typedef struct dlua_fault {
   uint64_t call; // 0: none so far
+  uint32_t lock; // 1: a thread is writing
   dlua_fault_kind kind;
   int64_t value, position, extent; // position counts from 0
 } dlua_fault;

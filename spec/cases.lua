@@ -355,4 +355,86 @@ big.cross_entropy = {T {3000, 100}, T({3000, 100}, unit)}
 big.transpose, big.index_select = {T {600, 700}, 1, 2}, {T {600, 700}, 2, I {7, 700, 3}}
 big.sort, big.max = {T {300, 700}, 1}, {T {600, 700}, 1}
 
-return {T = T, I = I, B = B, of = cases, domains = domains, big = big}
+-- ---------------------------------------------------------------- compared between devices alone
+
+-- Ops without samples above: hidden ones, which the gradients of their ops check, and random ones.
+local parts = {}
+
+parts.pad_grad = {
+  {T {2, 6}, {2, 3}, {1, 2}}, {T {4, 6}, {2, 3}, {1, 2, 2, 0}}, {T {2}, {0}, {1, 1}}, {T {6}, {5}, {-1, 2}},
+  {T {3}, {3}, {0, 0}}, {T {1, 2, 7, 8}, {1, 2, 4, 5}, {2, 1, 1, 2}, "reflect"},
+  {T {1, 2, 7, 8}, {1, 2, 4, 5}, {2, 1, 1, 2}, "replicate"}, {T {1, 2, 7, 8}, {1, 2, 4, 5}, {2, 1, 1, 2}, "circular"},
+  {T {8}, {3}, {3, 2}, "circular"}, {T {9}, {2}, {4, 3}, "replicate"},
+}
+parts.gather_last = {}
+for k, sample in ipairs(cases.gather) do parts.gather_last[k] = sample end
+local many = {}
+for k = 1, 210 do many[k] = k * k % 11 + 1 end
+table.move({
+  {T {3}, 1, I {2, 2, 2}}, {T {4, 2}, 1, I({1, 4, 1, 2, 4, 4}, {3, 2})}, {T {11}, 1, I(many)},
+  {T {3, 11}, 2, I(many, {3, 70})}, {T {11, 3}, 1, I(many, {70, 3})}, {T {3}, 1, I {2, 4, 2}, no_gradient = true},
+}, 1, 6, #parts.gather_last + 1, parts.gather_last)
+for _, name in ipairs {"softmax_grad", "log_softmax_grad"} do
+  parts[name] = {}
+  for k, c in ipairs {{{5}, 1}, {{3, 4}, 1}, {{3, 4}, 2}, {{0, 3}, 2}, {{2, 3, 4}, 2}, {{33}, 1}, {{2, 3000}, 2},
+    {{300, 5}, 1}} do
+    parts[name][k] = {T(c[1]), T(c[1], {lo = name == "softmax_grad" and 0.01 or -4, hi = 0.5}), c[2]}
+  end
+end
+parts.cross_entropy_grad, parts.cross_entropy_weights = {}, {}
+for k, call in ipairs(cases.cross_entropy) do
+  local given = call[3] or {}
+  local reduced = given.reduction ~= "none"
+  local size = table.move(call[1].size, 3, #call[1].size, 2, {call[1].size[1]})
+  parts.cross_entropy_grad[k] = {T(reduced and {} or size), call[1], call[2], call[3]}
+  parts.cross_entropy_weights[k] = {call[1], call[2], call[3]}
+end
+parts.conv2d_input_grad = {
+  {T {2, 4, 3, 3}, T {4, 3, 3, 3}, 5}, {T {2, 2, 5, 5}, T {2, 2, 3, 3}, 5, {padding = 1}},
+  {T {1, 3, 3, 3}, T {3, 2, 3, 3}, {6, 7}, {stride = 2, padding = {1, 0}}},
+  {T {1, 2, 3, 3}, T {2, 2, 3, 3}, 7, {dilation = 2}},
+  {T {1, 6, 4, 4}, T {6, 2, 3, 3}, 4, {groups = 2, padding = 1}},
+  {T {0, 2, 2, 2}, T {2, 2, 3, 3}, 4},
+}
+parts.conv2d_weight_grad = {
+  {T {2, 4, 3, 3}, T {2, 3, 5, 5}, 3}, {T {2, 2, 5, 5}, T {2, 2, 5, 5}, 3, {padding = 1}},
+  {T {1, 3, 3, 3}, T {1, 2, 6, 7}, 3, {stride = 2, padding = {1, 0}}},
+  {T {1, 2, 3, 3}, T {1, 2, 7, 7}, 3, {dilation = 2}},
+  {T {1, 6, 4, 4}, T {1, 4, 4, 4}, 3, {groups = 2, padding = 1}},
+  {T {0, 2, 2, 2}, T {0, 2, 4, 4}, 3},
+}
+local function places(values, size) return {is = "I", size = size, values = values, dtype = "i32"} end
+local spread = {}
+for k = 1, 2 * 70 * 70 do spread[k] = (k % 70 * 71 + k // 9) % 4900 + 1 end
+parts.max_pool2d_grad = {
+  {T {1, 2, 2, 2}, places({1, 4, 9, 16, 6, 7, 10, 11}, {1, 2, 2, 2}), {1, 2, 4, 4}},
+  {T {1, 1, 2, 3}, places({5, 5, 2, 5, 9, 5}, {1, 1, 2, 3}), {1, 1, 3, 3}}, -- windows that overlap
+  {T {1, 1, 1, 2}, places({0, 1}, {1, 1, 1, 2}), {1, 1, 1, 1}, no_gradient = true}, -- a window without an element
+  {T {0, 1, 2, 2}, places({}, {0, 1, 2, 2}), {0, 1, 4, 4}},
+  {T {1, 2, 70, 70}, places(spread, {1, 2, 70, 70}), {1, 2, 70, 70}}, -- more than fits a block's own memory
+}
+parts.avg_pool2d_grad = {
+  {T {1, 2, 2, 2}, {1, 2, 4, 4}, 2}, {T {2, 1, 2, 2}, {2, 1, 5, 5}, 2},
+  {T {1, 1, 5, 5}, {1, 1, 5, 5}, 3, {stride = 1, padding = 1}},
+  {T {1, 2, 4, 3}, {1, 2, 5, 7}, {2, 3}, {stride = {1, 2}}}, {T {1, 1, 3, 3}, {1, 1, 5, 5}, 2, {ceil_mode = true}},
+  {T {0, 2, 2, 2}, {0, 2, 4, 4}, 2},
+  {T {1, 1, 3, 3}, {1, 1, 5, 5}, 3, {stride = 2, padding = 1, count_include_pad = false}},
+}
+parts.adaptive_avg_pool2d_grad = {
+  {T {1, 2, 1, 1}, {1, 2, 4, 4}}, {T {1, 2, 2, 3}, {1, 2, 5, 7}}, {T {2, 1, 4, 2}, {2, 1, 4, 4}},
+  {T {0, 1, 2, 2}, {0, 1, 3, 3}}, {T {1, 1, 5, 5}, {1, 1, 3, 3}}, {T {1, 1, 3, 1}, {1, 1, 7, 5}},
+}
+local function deviations(c) return T({c}, {lo = 0.5, hi = 2}) end
+parts.batch_norm_grad = {
+  {T {4, 3}, T {4, 3}, T {3}, T {3}, deviations(3)}, {T {4, 3}, T {4, 3}, T {3}, T {3}, deviations(3), false},
+  {T {2, 3, 2, 2}, T {2, 3, 2, 2}, {mean = T {3}, rstd = deviations(3)}},
+  {T {3, 2, 50}, T {3, 2, 50}, T {2}, T {2}, deviations(2)}, {T {0, 2, 3}, T {0, 2, 3}, T {2}, T {2}, deviations(2)},
+}
+parts.rand, parts.randn = {{{33}}, {{0}}, {{3, 70}}}, {{{33}}, {{0}}, {{3, 70}}}
+parts.randint, parts.randperm = {{-3, 9, {33}}, {0, 2 ^ 40 // 1 | 0, {5, 7}}}, {{0}, {1}, {97}}
+parts.bernoulli = {{T({33}, {lo = 0, hi = 1})}, {T({3, 70}, {lo = 0, hi = 1})}, {T({3}, {values = {0, 2, 1}})}}
+parts.uniform, parts.normal = {{T {33}}, {T {3, 70}, -2, 5}}, {{T {33}}, {T {3, 70}, -2, 5}}
+parts.dropout = {{T {33}}, {T {3, 70}, 0.3}, {T {5}, 0.5, false}, {T {0}}, {T {7}, 0}, {T {7}, 1}}
+parts.dropout2d = {{T {2, 3, 4, 4}}, {T {1, 70, 2, 3}, 0.3}, {T {2, 3, 4, 4}, 0.5, false}}
+
+return {T = T, I = I, B = B, of = cases, parts = parts, domains = domains, big = big}

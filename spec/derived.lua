@@ -72,7 +72,7 @@ local function array_of(t)
   if t.is == "T" then
     for k, v in ipairs(data) do data[k] = v + 0.0 end
   end
-  local a = {size = t.size, data = data, dtype = t.is == "T" and "f64" or t.is == "I" and "i64" or "bool"}
+  local a = {size = t.size, data = data, dtype = t.dtype or t.is == "T" and "f64" or t.is == "I" and "i64" or "bool"}
   if #data < LARGE then t.array = a end
   return a
 end

@@ -176,15 +176,29 @@ describe("the guard on a device", function()
     for _ = 1, 5 do step() end -- and training can go on
   end)
 
-  it("of train.fit names epoch, batch and layer", function()
+  local function fitted(list, loss)
     local net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 3)):to "mock"
-    local x, bad = dlua.ones(4, 2), dlua.full({4, 2}, 1e38):mul_(1e5)
-    local y = dlua.tensor({1, 2, 3, 1}, {dtype = "i64"}):to "mock"
-    local list = {}
-    for k = 1, 8 do list[k] = {(k == 3 and bad or x):to "mock", y} end
     local ok, message = pcall(train.fit, {net = net, optimizer = optim.SGD(net:parameters(), {lr = 0.1}),
-      loss = nn.CrossEntropyLoss(), train = loader(list), epochs = 1, progress = false})
+      loss = loss or nn.CrossEntropyLoss(), train = loader(list), epochs = 1, progress = false})
     assert.is_false(ok)
-    assert.matches("train.fit: the loss is %-?nan in epoch 1, batch %d; first not finite: the output of", message)
+    return message
+  end
+  local y = dlua.tensor({1, 2, 3, 1}, {dtype = "i64"})
+
+  it("of train.fit names epoch, batch and layer", function()
+    local x, bad = dlua.ones(4, 2), dlua.full({4, 2}, 1e38):mul_(1e5)
+    for position = 1, 8 do
+      local list = {}
+      for k = 1, 8 do list[k] = {(k == position and bad or x):to "mock", y:to "mock"} end
+      assert.matches(("^train.fit: the loss is %%-?nan in epoch 1, batch %d; first not finite: the output of 1 ")
+        :format(position), fitted(list))
+    end
+  end)
+
+  it("of train.fit leaves it to the optimiser where the loss is finite", function()
+    local list = {}
+    for k = 1, 8 do list[k] = {dlua.zeros({4, 2}, {device = "mock"}), y:to "mock"} end
+    local message = fitted(list, function(output) return (output * 0):abs():sqrt():sum() end)
+    assert.matches("^SGD: the gradient of 1.weight was not finite in an earlier step", message)
   end)
 end)

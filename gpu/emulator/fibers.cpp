@@ -11,6 +11,13 @@
 
 #include "language.h"
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/common_interface_defs.h>
+#else
+static void __sanitizer_start_switch_fiber(void **, const void *, size_t) {}
+static void __sanitizer_finish_switch_fiber(void *, const void **, size_t *) {}
+#endif
+
 namespace emulator {
 
 Thread *here;
@@ -26,14 +33,20 @@ struct Barrier {
   uint64_t opened = 0; // how many times
 };
 
-struct Fiber {
+// What runs, or goes on later; the address sanitizer is told where its stack is.
+struct Routine {
   ucontext_t context;
-  void *stack = nullptr;
+  const void *stack = nullptr;
+  size_t size = 0;
+  void *shadow = nullptr; // the sanitizer's
+};
+
+struct Fiber : Routine {
   Thread thread;
   Barrier *barrier = nullptr; // waits here until it has opened again
   uint64_t since = 0;
   ~Fiber() {
-    if (stack) munmap(stack, STACK);
+    if (stack) munmap(const_cast<void *>(stack), STACK);
   }
 };
 
@@ -53,7 +66,19 @@ std::vector<std::unique_ptr<Fiber>> fibers;
 std::vector<Fiber *> idle;    // between two blocks, all of them
 std::vector<Fiber *> waiting; // at barriers, in the order they came
 Fiber *current;
-ucontext_t scheduler;
+Routine scheduler;
+
+// A fiber is being run, for the first time or again, by the scheduler.
+void arrived(Fiber *self) {
+  __sanitizer_finish_switch_fiber(self->shadow, &scheduler.stack, &scheduler.size);
+}
+
+// The scheduler goes on; returns when the fiber is run again.
+void yield(Fiber *self) {
+  __sanitizer_start_switch_fiber(&self->shadow, scheduler.stack, scheduler.size);
+  swapcontext(&self->context, &scheduler.context);
+  arrived(self);
+}
 
 void arrive(Barrier *b) {
   if (++b->waiting == b->running) b->waiting = 0, b->opened++;
@@ -72,7 +97,7 @@ void wait_at(Barrier *b) {
   Fiber *self = current;
   self->barrier = b, self->since = since;
   waiting.push_back(self);
-  swapcontext(&self->context, &scheduler);
+  yield(self);
   here = &self->thread;
 }
 
@@ -96,10 +121,12 @@ void run_threads() {
 }
 
 void fiber_main() {
+  Fiber *self = current;
+  arrived(self);
   for (;;) {
     run_threads();
-    idle.push_back(current);
-    swapcontext(&current->context, &scheduler);
+    idle.push_back(self);
+    yield(self);
   }
 }
 
@@ -108,7 +135,7 @@ Fiber *new_fiber() {
   void *stack = mmap(nullptr, STACK, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (stack == MAP_FAILED) return nullptr;
-  fiber->stack = stack;
+  fiber->stack = stack, fiber->size = STACK;
   getcontext(&fiber->context);
   fiber->context.uc_stack.ss_sp = stack, fiber->context.uc_stack.ss_size = STACK;
   fiber->context.uc_link = nullptr;
@@ -119,7 +146,9 @@ Fiber *new_fiber() {
 
 void resume(Fiber *fiber) {
   current = fiber;
-  swapcontext(&scheduler, &fiber->context);
+  __sanitizer_start_switch_fiber(&scheduler.shadow, fiber->stack, fiber->size);
+  swapcontext(&scheduler.context, &fiber->context);
+  __sanitizer_finish_switch_fiber(scheduler.shadow, nullptr, nullptr);
 }
 
 // A fiber whose barrier has opened, or NULL.

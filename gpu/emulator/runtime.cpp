@@ -30,13 +30,15 @@ struct Copy {
 struct Stream {
   Copy *first, **last; // copies from the host that have not happened yet, in order
   Stream *next;
+  uint64_t recorded, reached; // events so far, and those that somebody has waited for
 };
 
 Stream *streams; // all of them
 
+// A query that nobody has waited for first hears that the event has not happened yet.
 struct Event {
   Stream *stream; // it was recorded in last
-  bool asked;     // since then, by a query: the first answer is that it has not happened yet
+  uint64_t number;
 };
 
 Stream *of(cudaStream_t stream) { return (Stream *)stream; }
@@ -66,6 +68,10 @@ cudaError_t defer(Stream *s, void *to, const void *from, size_t bytes) {
 void finish(cudaEvent_t event) {
   Event *e = (Event *)event;
   if (e->stream) finish(e->stream);
+}
+
+void reach(Stream *s, uint64_t event) {
+  if (s->reached < event) s->reached = event;
 }
 
 } // namespace
@@ -193,6 +199,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   RETURN_FAULT(cudaStreamSynchronize);
   finish(of(stream));
+  reach(of(stream), of(stream)->recorded);
   return cudaSuccess;
 }
 
@@ -205,6 +212,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t event, unsigned) {
 cudaError_t cudaDeviceSynchronize() {
   RETURN_FAULT(cudaDeviceSynchronize);
   finish_all();
+  for (Stream *s = streams; s; s = s->next) reach(s, s->recorded);
   return cudaSuccess;
 }
 
@@ -222,17 +230,18 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   RETURN_FAULT(cudaEventRecord);
-  *(Event *)event = {of(stream), false};
+  *(Event *)event = {of(stream), ++of(stream)->recorded};
   return cudaSuccess;
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   RETURN_FAULT(cudaEventQuery);
   Event *e = (Event *)event;
-  bool first = e->stream && !e->asked;
-  e->asked = true;
-  if (first) return cudaErrorNotReady;
-  finish(event);
+  if (!e->stream) return cudaSuccess;
+  bool reached = e->stream->reached >= e->number;
+  reach(e->stream, e->number);
+  if (!reached) return cudaErrorNotReady;
+  finish(e->stream);
   return cudaSuccess;
 }
 
@@ -246,6 +255,7 @@ cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t, cudaEvent_t) 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   RETURN_FAULT(cudaEventSynchronize);
   finish(event);
+  if (((Event *)event)->stream) reach(((Event *)event)->stream, ((Event *)event)->number);
   return cudaSuccess;
 }
 

@@ -258,6 +258,15 @@ static dlua_status adaptive_max_pool2d_fast(const dlua_args *a) {
 static dlua_status max_pool2d_grad_shape(dlua_args *a) {
   if (!dlua_same_shape(a->in[0], a->in[1]))
     return dlua_shape_error(a, "g has not the shape of indices");
+  const dlua_tensor *g = a->in[0], *where = a->in[1];
+  const dlua_value *size = &a->num[0];
+  if (!dlua_is_float((dlua_dtype)g->dtype) || where->dtype != DLUA_I32)
+    return dlua_shape_error(a, "g must be of floats and indices i32, not %s and %s",
+                            dlua_dtype_name((dlua_dtype)g->dtype),
+                            dlua_dtype_name((dlua_dtype)where->dtype));
+  if (g->ndim != 4 || size->n != 4 || g->size[0] != size->v[0] || g->size[1] != size->v[1])
+    return dlua_shape_error(a, "g is no gradient of a pooled %s",
+                            dlua_sizes_text(size->n, size->v));
   dlua_spec_shape(a, 0, a->num[0].n, a->num[0].v);
   a->spec[0].dtype = (dlua_dtype)a->in[0]->dtype;
   a->spec[0].layout = (dlua_layout)a->in[1]->storage->layout;
@@ -270,17 +279,22 @@ typedef struct scatter {
 } scatter;
 
 // One plane; block channels side by side. A dilated window over a tiny image may have no tap inside
-// it: its place is 0.
+// it: its place is 0. No place outside the plane is written to, whatever a script gives.
 static void scatter_f32(const scatter *s, float *gx, const float *g, const int32_t *where) {
+  uint64_t places = (uint64_t)(s->in / s->block);
   for (int64_t k = 0; k < s->out; k += s->block) {
-    for (int64_t l = 0; l < s->block; l++)
-      if (where[k + l]) gx[(where[k + l] - 1) * s->block + l] += g[k + l];
+    for (int64_t l = 0; l < s->block; l++) {
+      uint64_t place = (uint64_t)where[k + l] - 1;
+      if (place < places) gx[(int64_t)place * s->block + l] += g[k + l];
+    }
   }
 }
 
 static void scatter_f64(const scatter *s, double *gx, const double *g, const int32_t *where) {
-  for (int64_t k = 0; k < s->out; k++)
-    if (where[k]) gx[where[k] - 1] += g[k];
+  for (int64_t k = 0; k < s->out; k++) {
+    uint64_t place = (uint64_t)where[k] - 1;
+    if (place < (uint64_t)s->in) gx[place] += g[k];
+  }
 }
 
 static void scatter_planes(void *context, int64_t from, int64_t to) {

@@ -64,16 +64,46 @@ local function tell(o, event, state)
 end
 
 local function raise_not_finite(o, state, inputs, value)
-  local culprit = nn.first_not_finite(o.net, inputs)
-  local where = culprit and "first not finite: the output of " .. culprit or "all layers give finite outputs"
-  dlua.fail("train.fit: the loss is %s in epoch %d, batch %d; %s (guard = false goes on)", tostring(value), state.epoch,
+  local culprit = inputs and nn.first_not_finite(o.net, inputs)
+  local where = culprit and "; first not finite: the output of " .. culprit
+    or inputs and "; all layers give finite outputs" or ""
+  dlua.fail("train.fit: the loss is %s in epoch %d, batch %d%s (guard = false goes on)", tostring(value), state.epoch,
     state.batch, where)
 end
 
 local function is_finite(value) return value == value and value ~= math.huge and value ~= -math.huge end
 
--- The loss of a batch as a number; on a device as a tensor, which is looked at when it has arrived, so that the step
--- does not wait for it: an error then speaks of that earlier batch.
+-- ---------------------------------------------------------------- losses on a device
+
+-- On a device no step waits for its loss. What is sent to the host is a sum over the epoch, which a loss that is not
+-- finite spoils for good, so that none is missed; until it has arrived the batches it speaks of are kept, the inputs of
+-- the latest few, and when it turns out spoilt, or the optimiser finds a bad gradient first, they are searched.
+local MOST_INPUTS = 8
+
+local function keep(o, state, inputs, loss)
+  local kept = o.kept
+  kept[#kept + 1] = {epoch = state.epoch, batch = state.batch, inputs = dlua.lasting(inputs), loss = dlua.lasting(loss)}
+  if #kept > MOST_INPUTS then kept[#kept - MOST_INPUTS].inputs = nil end
+end
+
+local function raise_first_kept(o)
+  for _, batch in ipairs(o.kept) do
+    local value = batch.loss:item()
+    if not is_finite(value) then raise_not_finite(o, batch, batch.inputs, value) end
+  end
+end
+
+-- Forgets batches whose losses have arrived as finite.
+local function look_for_sum(o)
+  local sum, batch = o.late:take()
+  if not sum then return end
+  if not is_finite(sum) then raise_first_kept(o) end
+  local first = 1
+  while o.kept[first] and o.kept[first].batch <= batch do first = first + 1 end
+  o.kept = table.move(o.kept, first, #o.kept, 1, {})
+end
+
+-- The loss of a batch as a number; on a device as a tensor.
 local function checked(o, state, inputs, loss)
   if loss.device == "cpu" then
     local value = loss:item()
@@ -81,11 +111,19 @@ local function checked(o, state, inputs, loss)
     return value
   end
   local value = loss:detach()
-  if not o.guard then return value end
-  local arrived, about = o.late:take()
-  if arrived and not is_finite(arrived) then raise_not_finite(o, about, about.inputs, arrived) end
-  o.late:offer(value, {epoch = state.epoch, batch = state.batch, inputs = dlua.lasting(inputs)})
+  if o.guard then
+    look_for_sum(o)
+    keep(o, state, inputs, value)
+  end
   return value
+end
+
+-- A loss that is not finite says more than the gradients that came of it.
+local function step_optimizer(o)
+  local ok, message = pcall(o.optimizer.step, o.optimizer)
+  if ok then return end
+  if o.guard and tostring(message):find("not finite", 1, true) then raise_first_kept(o) end
+  error(message, 0)
 end
 
 -- One forward and backward pass and one step; returns the output and the loss, a number where that costs no wait.
@@ -98,7 +136,7 @@ local function train_batch(o, state, batch)
   o.optimizer:zero_grad()
   loss:backward()
   if o.clip_norm then nn.clip_grad_norm_(o.parameters, o.clip_norm) end
-  o.optimizer:step()
+  step_optimizer(o)
   if o.schedule and o.schedule_every == "step" and not o.schedule.mode then o.schedule:step() end
   return output, value, target
 end
@@ -106,6 +144,7 @@ end
 local function train_epoch(o, state, gathered, progress)
   local mean = metrics.Mean()
   local function read_loss() return mean:value() end
+  o.kept, o.late = {}, Late()
   o.net:train()
   state.batch = 0
   for batch in evaluation.each_batch(o.train) do
@@ -114,6 +153,7 @@ local function train_epoch(o, state, gathered, progress)
     state.loss = value
     local count = #target
     if count > 0 then mean:update(evaluation.sample_mean(o.loss, value, count), count) end
+    if #o.kept > 0 and dlua.is_tensor(mean.sum) then o.late:offer(mean.sum, state.batch) end
     for _, gatherer in pairs(gathered) do gatherer:update(output:detach(), target) end
     if progress then progress:step {loss = mean.weight > 0 and read_loss or nil, lr = o.optimizer.lr} end
     tell(o, "batch_end", state)
@@ -121,6 +161,7 @@ local function train_epoch(o, state, gathered, progress)
   end
   local value = mean:value()
   if o.guard and not is_finite(value) then
+    raise_first_kept(o)
     dlua.fail("train.fit: the mean loss is %s in epoch %d (guard = false goes on)", tostring(value), state.epoch)
   end
   return value
@@ -190,7 +231,7 @@ local function fit(...)
   local o = signature:read(...)
   check(o)
   local state = {net = o.net, optimizer = o.optimizer, epochs = o.epochs, history = {}, stop = false}
-  o.parameters, o.late = o.clip_norm and o.net:parameters(), Late()
+  o.parameters = o.clip_norm and o.net:parameters()
   under_guard(o, function() run_epochs(o, state) end)
   return state.history
 end
