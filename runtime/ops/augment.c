@@ -180,16 +180,15 @@ const dlua_op dlua_op_augment = {
     .sig = "images:T, index:I, mean:T?, std:T?, window:s, draw:s, key:i=0, "
            "mode:e{constant|reflect|symmetric|edge}=constant, fill:i=0, vertical:f=0, "
            "horizontal:f=0, dtype:e{f32|bf16|f16}=f32 -> y",
-    .doc = "A batch of the pictures images[index[k]] from u8 {n,c,h,w}, cut, flipped, divided by "
-           "255, "
-           "then (x - mean) / std for each channel; carries no gradient. window is {height, width, "
-           "first row, first column, rows, columns}: the corner is drawn from rows * columns "
-           "places, "
-           "counted from 0, which may lie outside; mode and fill say what is seen there. vertical "
-           "and horizontal are the chances of a flip. Draws are those of transforms in a "
-           "DataLoader: draw "
-           "is {epoch, place of the crop, of the vertical, of the horizontal flip} in the list of "
-           "transforms, from 0; a flip with an earlier place than the crop is done before it.",
+    .doc =
+        "The pictures images[index[k]] of a u8 set {n,c,h,w} as a batch: cut, flipped, divided by "
+        "255, then (x - mean) / std for each channel. Carries no gradient. window is {height, "
+        "width, first row, first column, rows, columns}: the corner is drawn from rows * columns "
+        "places, counted from 0, which may lie outside; mode and fill say what is seen there. "
+        "vertical and horizontal are the chances of a flip. The draws are those of transforms in "
+        "a DataLoader with this key: draw is {epoch, place of the crop, of the vertical flip, of "
+        "the horizontal flip in the list of transforms, from 0}; a flip whose place is before "
+        "the crop's is done before it.",
     .dtype = DLUA_ANY_DTYPE,
     .flags = DLUA_HALF | DLUA_HIDDEN | DLUA_NO_GRAD,
     .shape = augment_shape,
