@@ -3,6 +3,7 @@
 local dlua = require "dlua"
 local data, T = dlua.data, dlua.transforms
 local fails = require "spec.helpers".fails
+local live = require "spec.live"
 
 local devices = {}
 for _, name in ipairs {"mock", "cuda"} do
@@ -193,6 +194,19 @@ describe("a loader with a device", function()
       assert.is_false(before[1]:equal(after[1]))
       assert.is_true(before[2]:equal(after[2]))
       assert.is_true(after:equal((epochs(own, {batch_size = 12, transform = T.ToFloat()})[1][1]):to(device)))
+    end
+  end)
+
+  it("survives failing allocations", function()
+    local small = data.subset(data.ImageFolder("examples/data/cifar10-small/test", {cache = 0}), 3)
+    local transform = T.Compose {T.RandomCrop(8, {padding = 4}), T.ToFloat(), normalize}
+    for _, from in ipairs {small, (pictures(3))} do
+      local function first() -- a new part of the set each time, which has not been uploaded yet
+        data.DataLoader(data.subset(from, 3), {batch_size = 2, transform = transform, device = devices[1]}):iter()()
+      end
+      live.check(first)
+      live.check(first, true)
+      live.check_lua(first)
     end
   end)
 

@@ -115,7 +115,11 @@ local function upload(handle, device)
   if there[device] and there[device].stamp == stamp then return there[device] end
   local parts = table.pack(io.fields(handle, device))
   if parts.n == 0 then return nil end
-  for k = 1, parts.n do parts[k] = parts[k]:to(device) end
+  for k = 1, parts.n do
+    local host = parts[k]
+    parts[k] = host:to(device)
+    host:release() -- a large set is not held twice
+  end
   parts.stamp, there[device] = stamp, parts
   return parts
 end
