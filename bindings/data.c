@@ -3,6 +3,7 @@
 // closed.
 #include <string.h>
 
+#include "../runtime/backend.h"
 #include "../runtime/data/io_data.h"
 #include "../runtime/data/loader.h"
 #include "value.h"
@@ -176,6 +177,54 @@ static int get(lua_State *L) {
     dlua_bind_check(L, picture ? picture_tensor(d, i - 1, x) : row_tensor(rows, row, x));
   }
   return d->source->nfields;
+}
+
+// A quarter of a device's free memory, all there is where it does not say.
+static size_t room_on(lua_State *L, const char *name) {
+  dlua_device *device = NULL;
+  dlua_device_info info = {0};
+  dlua_bind_check(L, dlua_device_find(name, &device));
+  dlua_bind_check(L, device->backend->info(device->index, &info));
+  return info.memory > 0 ? info.free / 4 : SIZE_MAX;
+}
+
+// Bytes of the rows of a field for all examples of a data set.
+static size_t field_bytes(const dlua_dataset *d, int field) {
+  const dlua_tensor *rows = d->source->field[field].rows;
+  size_t all = (size_t)dlua_numel(rows) * dlua_dtype_size((dlua_dtype)rows->dtype);
+  return rows->size[0] > 0 ? all / (size_t)rows->size[0] * (size_t)d->count : 0;
+}
+
+// fields(set, device): all of a data set as tensors on the host, one for each part of an example;
+// nothing unless the first is u8 pictures of one size and the device has room for them all.
+static int fields(lua_State *L) {
+  dlua_bind_enter(L);
+  dlua_dataset *d = check_dataset(L, 1);
+  size_t room = room_on(L, dlua_bind_need_string(L, 2, "data: device"));
+  const dlua_tensor *rows = d->source->field[0].rows;
+  bool pictures = d->source->pictures;
+  if (!pictures && (rows->dtype != DLUA_U8 || rows->ndim != 4)) return 0;
+  for (int k = pictures ? 1 : 0; k < d->source->nfields; k++) {
+    size_t bytes = field_bytes(d, k);
+    if (bytes > room) return 0;
+    room -= bytes;
+  }
+  for (int k = 0; k < d->source->nfields; k++) {
+    bool tried = false;
+    dlua_tensor **x = dlua_bind_box(L);
+    while (again(
+        L, pictures && k == 0 ? dlua_dataset_pictures(d, room, x) : dlua_dataset_rows(d, k, x),
+        &tried)) {
+    }
+    if (!*x) return 0;
+  }
+  return d->source->nfields;
+}
+
+// stamp(set): a number that changes when its tensors are written to.
+static int stamp(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)dlua_dataset_stamp(check_dataset(L, 1)));
+  return 1;
 }
 
 // statistics(set): mean and std per channel as two lists.
@@ -566,6 +615,8 @@ void dlua_bind_data(lua_State *L) {
       {"idx", read_idx},
       {"subset", subset},
       {"get", get},
+      {"fields", fields},
+      {"stamp", stamp},
       {"statistics", statistics},
       {"classes", classes},
       {"labels", labels},

@@ -12,6 +12,12 @@ local function T(size, options)
 end
 local function I(values, size) return {is = "I", size = size or {#values}, values = values} end
 local function B(size) return {is = "B", size = size} end
+-- A tensor of this dtype in every call: whole numbers from lo to hi, or the given values.
+local function N(dtype, size, options)
+  local t = T(size, options)
+  t.is, t.dtype = "N", dtype
+  return t
+end
 
 -- Where an elementwise op has values and a gradient.
 for _, name in ipairs {"log", "log2", "log10", "sqrt", "rsqrt"} do domains[name] = {0.1, 4} end
@@ -342,6 +348,30 @@ cases.batch_norm = {
   {T {2, 1, 2, 2}, {training = true}}, {T {4, 3}, T {3}, T {3}, statistics(3)}, {T {2, 3, 2, 2}, statistics(3)},
   {T {2, 16, 2, 2}, T {16}, T {16}, {training = true}},
 }
+local function pictures(size) return N("u8", size, {lo = 0, hi = 255}) end
+local function means(c, first) -- mean and std
+  local mean, std = {}, {}
+  for k = 1, c do mean[k], std[k] = 0.25 + k / 8, (first or 0.2) + k / 16 end
+  return N("f32", {c}, {values = mean}), N("f32", {c}, {values = std})
+end
+local mean3, std3 = means(3)
+local mean1, std1 = means(1)
+cases.augment = {
+  {pictures {4, 3, 5, 6}, I {4, 1, 1}, mean3, std3,
+    {window = {5, 6, -2, -2, 5, 5}, draw = {1, 0, 2, 1}, key = 77, vertical = 0.5, horizontal = 0.5}},
+  {pictures {2, 1, 4, 4}, I {2, 1}, {window = {4, 4, 0, 0, 1, 1}, draw = {1, 0, 0, 0}}},
+  {pictures {3, 3, 6, 4}, I {3, 2, 3, 1, 1}, mean1, std1,
+    {window = {4, 2, 1, 1, 1, 1}, draw = {4294967295, 9, 0, 255}, key = -5, horizontal = 0.5}},
+  {pictures {8, 2, 4, 5}, I {1, 2, 3, 4, 5, 6, 7, 8},
+    {window = {6, 7, -3, -4, 5, 6}, draw = {7, 2, 1, 0}, key = 1 << 40, mode = "reflect", vertical = 0.5,
+      horizontal = 0.75}},
+  {pictures {3, 1, 3, 3}, I {1, 2, 3}, mean1, std1,
+    {window = {5, 5, -3, -3, 5, 5}, draw = {2, 1, 2, 3}, key = 3, mode = "symmetric", horizontal = 1}},
+  {pictures {3, 1, 3, 3}, I {3, 3}, {window = {9, 9, -9, -9, 8, 8}, draw = {3, 1, 0, 3}, mode = "edge", vertical = 1}},
+  {pictures {2, 4, 2, 2}, I {1, 2}, {window = {7, 7, -9, -2, 9, 1}, draw = {1, 0, 1, 2}, fill = 200}},
+  {pictures {2, 3, 4, 4}, I({}, {0}), {window = {4, 4, 0, 0, 1, 1}, draw = {1, 0, 0, 0}}},
+  {pictures {1, 1, 1, 1}, I {1}, {window = {1, 1, 0, 0, 1, 1}, draw = {1, 0, 0, 0}, fill = 255}},
+}
 
 -- ---------------------------------------------------------------- large ones, for one thread against two
 
@@ -353,6 +383,8 @@ big.max_pool2d, big.avg_pool2d = {T {8, 16, 48, 48}, 2}, {T {8, 16, 48, 48}, 2}
 big.batch_norm = {T {8, 16, 48, 48}, T {16}, T {16}, {training = true}}
 big.cross_entropy = {T {3000, 100}, T({3000, 100}, unit)}
 big.transpose, big.index_select = {T {600, 700}, 1, 2}, {T {600, 700}, 2, I {7, 700, 3}}
+big.augment = {pictures {9, 3, 32, 32}, I {9, 8, 7, 6, 5, 4, 3, 2, 1},
+  {window = {32, 32, -4, -4, 9, 9}, draw = {1, 0, 0, 1}, horizontal = 0.5}}
 big.sort, big.max = {T {300, 700}, 1}, {T {600, 700}, 1}
 
 -- ---------------------------------------------------------------- compared between devices alone

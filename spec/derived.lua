@@ -57,10 +57,12 @@ local function is_placeholder(v) return type(v) == "table" and v.is ~= nil end
 
 local function value_of(t)
   if t.is == "B" then return math.random() < 0.5 end
+  if t.is == "N" then return math.random(t.lo, t.hi) end
   local lo, hi = t.lo or -2, t.hi or 2
   return single(lo + (hi - lo) * math.random())
 end
 
+local dtypes = {T = "f64", I = "i64", B = "bool"}
 local LARGE, PERIOD = 10000, 9973 -- a large array repeats its first PERIOD values
 
 -- The array behind a placeholder: drawn once, then kept; but a large one is not, or each full collection of the
@@ -72,7 +74,7 @@ local function array_of(t)
   if t.is == "T" then
     for k, v in ipairs(data) do data[k] = v + 0.0 end
   end
-  local a = {size = t.size, data = data, dtype = t.dtype or t.is == "T" and "f64" or t.is == "I" and "i64" or "bool"}
+  local a = {size = t.size, data = data, dtype = t.dtype or dtypes[t.is]}
   if #data < LARGE then t.array = a end
   return a
 end

@@ -381,7 +381,7 @@ end
 
 reference.helpers = {erf = erf, softplus = softplus, list = list}
 
-for _, family in ipairs {"index", "reduce", "loss", "network"} do
+for _, family in ipairs {"index", "reduce", "loss", "network", "data"} do
   require("spec.reference_" .. family)(reference)
 end
 

@@ -93,7 +93,8 @@ local function define(name, description, numbers, kind)
   function Class:init(...)
     local given = signature:read(...)
     self.text = signature:show(given)
-    self.handle = io.transform(kind or name, numbers(given, "transforms." .. name))
+    self.kind, self.numbers = kind or name, numbers(given, "transforms." .. name)
+    self.handle = io.transform(self.kind, self.numbers)
   end
   transforms[name] = Class
 end

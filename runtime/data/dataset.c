@@ -197,6 +197,81 @@ dlua_status dlua_dataset_picture(const dlua_dataset *dataset, int64_t i, dlua_de
   return keep(s, slot, picture);
 }
 
+// ---------------------------------------------------------------- all of a data set as tensors
+
+typedef struct gathering {
+  const dlua_dataset *dataset;
+  const dlua_tensor *x;
+  atomic_bool failed; // a picture differs in size or cannot be read
+} gathering;
+
+static void gather_slice(void *context, int64_t from, int64_t to) {
+  gathering *g = context;
+  const int64_t *size = g->x->size + 1;
+  size_t bytes = (size_t)(size[0] * size[1] * size[2]);
+  dlua_decoder decoder = {0};
+  for (int64_t i = from; i < to && !atomic_load_explicit(&g->failed, memory_order_relaxed); i++) {
+    dlua_picture p;
+    dlua_status status = dlua_dataset_picture(g->dataset, i, &decoder, &p);
+    if (status != DLUA_OK || p.c != size[0] || p.h != size[1] || p.w != size[2])
+      atomic_store(&g->failed, true);
+    else
+      memcpy((uint8_t *)dlua_data(g->x) + (size_t)i * bytes, p.data, bytes);
+  }
+  dlua_decoder_free(&decoder);
+}
+
+dlua_status dlua_dataset_pictures(const dlua_dataset *dataset, size_t most, dlua_tensor **x) {
+  dlua_decoder decoder = {0};
+  dlua_picture first;
+  *x = NULL;
+  if (dataset->count == 0) return DLUA_OK;
+  dlua_status status = dlua_dataset_picture(dataset, 0, &decoder, &first);
+  dlua_decoder_free(&decoder);
+  if (status != DLUA_OK) return status == DLUA_NO_MEMORY ? status : DLUA_OK;
+  size_t bytes;
+  if (__builtin_mul_overflow((size_t)dataset->count, (size_t)dlua_picture_count(&first), &bytes) ||
+      bytes > most) {
+    return DLUA_OK;
+  }
+  gathering g = {.dataset = dataset};
+  dlua_tensor *all = NULL;
+  int64_t size[4] = {dataset->count, first.c, first.h, first.w};
+  DLUA_TRY(dlua_tensor_new(&all, DLUA_U8, 4, size, dlua_cpu()));
+  g.x = all;
+  dlua_parallel(dataset->count, 1e4, gather_slice, &g);
+  if (g.failed) {
+    dlua_tensor_release(all);
+  } else {
+    *x = all;
+  }
+  return DLUA_OK;
+}
+
+dlua_status dlua_dataset_rows(const dlua_dataset *dataset, int field, dlua_tensor **x) {
+  dlua_tensor *rows = dataset->source->field[field].rows;
+  if (!dataset->index) return *x = dlua_tensor_retain(rows), DLUA_OK;
+  int64_t size[DLUA_MAX_DIMS];
+  memcpy(size, rows->size, sizeof size);
+  size[0] = dataset->count;
+  DLUA_TRY(dlua_tensor_new(x, (dlua_dtype)rows->dtype, rows->ndim, size, dlua_cpu()));
+  size_t bytes = dlua_dtype_size((dlua_dtype)rows->dtype);
+  for (int d = 1; d < rows->ndim; d++) bytes *= (size_t)rows->size[d];
+  for (int64_t k = 0; k < dataset->count; k++) {
+    memcpy((char *)dlua_data(*x) + (size_t)k * bytes,
+           (const char *)dlua_data(rows) + (size_t)dataset->index[k] * bytes, bytes);
+  }
+  return DLUA_OK;
+}
+
+uint64_t dlua_dataset_stamp(const dlua_dataset *dataset) {
+  uint64_t stamp = 0;
+  const dlua_source *s = dataset->source;
+  for (int k = 0; k < s->nfields; k++)
+    if (s->field[k].rows) stamp += s->field[k].rows->storage->version;
+  return stamp;
+}
+
 // ---------------------------------------------------------------- statistics
 
 typedef struct sums {

@@ -101,6 +101,13 @@ static inline int64_t dlua_dataset_row(const dlua_dataset *dataset, int64_t i) {
 // Picture i of a dataset of pictures; valid until the decoder is used again.
 dlua_status dlua_dataset_picture(const dlua_dataset *dataset, int64_t i, dlua_decoder *decoder,
                                  dlua_picture *picture);
+// All pictures as one u8 tensor {n,c,h,w}, row i being example i; caller owns the result. NULL where
+// they differ in size, take more than `most` bytes, or one cannot be read.
+dlua_status dlua_dataset_pictures(const dlua_dataset *dataset, size_t most, dlua_tensor **x);
+// A field of rows in the same way, shared with the source where the dataset is all of it.
+dlua_status dlua_dataset_rows(const dlua_dataset *dataset, int field, dlua_tensor **x);
+// A number that changes when a tensor of rows is written to.
+uint64_t dlua_dataset_stamp(const dlua_dataset *dataset);
 // Mean and standard deviation per channel on the scale 0..1 over all pixels; exact sums, so the
 // result does not depend on threads. mean and std have room for 4.
 dlua_status dlua_dataset_statistics(const dlua_dataset *dataset, double *mean, double *std);

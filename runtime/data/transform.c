@@ -10,20 +10,20 @@
 
 // ---------------------------------------------------------------- draws
 
-double dlua_step_unit(dlua_step *s) {
-  if (s->lane == 0) s->bits = dlua_philox(s->key, 1, s->sample, s->high | s->block++);
-  double u = dlua_unit_f32(s->bits.lane[s->lane]);
+static uint32_t next_bits(dlua_step *s) {
+  if (s->lane == 0) s->bits = dlua_transform_draw(s->key, s->sample, s->epoch, s->step, s->block++);
+  uint32_t bits = s->bits.lane[s->lane];
   s->lane = (s->lane + 1) % 4;
-  return u;
+  return bits;
 }
+
+double dlua_step_unit(dlua_step *s) { return dlua_unit_f32(next_bits(s)); }
 
 double dlua_step_between(dlua_step *s, double lo, double hi) {
   return lo + (hi - lo) * dlua_step_unit(s);
 }
 
-int64_t dlua_step_below(dlua_step *s, int64_t n) {
-  return (int64_t)(dlua_step_unit(s) * (double)n);
-}
+int64_t dlua_step_below(dlua_step *s, int64_t n) { return dlua_draw_below(next_bits(s), n); }
 
 dlua_status dlua_step_refuse_empty(const dlua_step *s, int64_t h, int64_t w) {
   return dlua_fail(DLUA_BAD_ARGUMENT, "%s: a picture of %lldx%lld is empty",
@@ -77,15 +77,6 @@ static dlua_status normalize(dlua_step *s) {
 
 // ---------------------------------------------------------------- places
 
-// Where position i of a line of n lies in the line that a padding mode continues; -1: nowhere.
-static int64_t wrapped(int64_t i, int64_t n, int mode) {
-  if (i >= 0 && i < n) return i;
-  if (mode == DLUA_PAD_CONSTANT) return -1;
-  if (mode == DLUA_PAD_EDGE) return i < 0 ? 0 : n - 1;
-  if (mode == DLUA_PAD_SYMMETRIC) return i < 0 ? -1 - i : 2 * n - 1 - i;
-  return i < 0 ? -i : 2 * n - 2 - i;
-}
-
 static void fill_row(void *out, dlua_dtype dtype, int64_t n, double value) {
   if (dtype == DLUA_U8) {
     memset(out, (int)lrint(value), (size_t)n);
@@ -111,7 +102,8 @@ static void window_row(const dlua_picture *p, const char *in, char *out, int64_t
   for (int64_t x = 0; x < w; x++) {
     if (x == from) x = to;
     if (x < w)
-      memcpy(out + (size_t)x * size, in + wrapped(left + x, p->w, mode) * (int64_t)size, size);
+      memcpy(out + (size_t)x * size, in + dlua_window_at(left + x, p->w, mode) * (int64_t)size,
+             size);
   }
 }
 
@@ -126,7 +118,7 @@ static dlua_status window(dlua_step *s, int64_t top, int64_t left, int64_t h, in
   for (int64_t c = 0; c < p->c; c++) {
     const char *plane = (const char *)p->data + (size_t)(c * p->h * p->w) * size;
     for (int64_t y = 0; y < h; y++, out += (size_t)w * size) {
-      int64_t row = wrapped(top + y, p->h, mode);
+      int64_t row = dlua_window_at(top + y, p->h, mode);
       if (row < 0) {
         fill_row(out, p->dtype, w, fill);
       } else {
@@ -310,7 +302,6 @@ dlua_status dlua_transform_run(int n, const dlua_transform *steps, const dlua_dr
   dlua_picture now = *input;
   int side = 0;
   for (int k = 0; k < n; k++) {
-    uint64_t high = (uint64_t)draw->epoch << 32 | (uint64_t)(draw->step + (uint32_t)k) << 24;
     dlua_step s = {.t = &steps[k],
                    .in = now,
                    .out = now,
@@ -318,7 +309,8 @@ dlua_status dlua_transform_run(int n, const dlua_transform *steps, const dlua_dr
                    .work = &scratch->work,
                    .key = draw->key,
                    .sample = draw->sample,
-                   .high = high};
+                   .epoch = draw->epoch,
+                   .step = draw->step + (uint32_t)k};
     DLUA_TRY(kinds[steps[k].kind].run(&s));
     if (s.out.data != now.data) side = 1 - side;
     now = s.out;

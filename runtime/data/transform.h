@@ -14,6 +14,7 @@
 #define DLUA_TRANSFORM_H
 
 #include "dataset.h"
+#include "window.h"
 
 // What each kind reads from p, in this order.
 typedef enum dlua_transform_kind {
@@ -31,8 +32,6 @@ typedef enum dlua_transform_kind {
   DLUA_T_ERASE,  // probability, area lo hi, ratio lo hi, value, random values
   DLUA_T_KINDS
 } dlua_transform_kind;
-
-enum { DLUA_PAD_CONSTANT, DLUA_PAD_REFLECT, DLUA_PAD_SYMMETRIC, DLUA_PAD_EDGE };
 
 #define DLUA_TRANSFORM_NUMBERS 40
 

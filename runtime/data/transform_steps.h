@@ -2,7 +2,6 @@
 #ifndef DLUA_TRANSFORM_STEPS_H
 #define DLUA_TRANSFORM_STEPS_H
 
-#include "../rng.h"
 #include "transform.h"
 
 // One step at work: reads in, and either points out.data at its result or leaves out as in.
@@ -11,7 +10,8 @@ typedef struct dlua_step {
   dlua_picture in, out;
   dlua_bytes *room; // for out
   dlua_bytes *work; // for what only this step needs
-  uint64_t key, sample, high;
+  uint64_t key, sample;
+  uint32_t epoch, step;
   uint32_t block; // of the draws of this step
   int lane;
   dlua_block bits;

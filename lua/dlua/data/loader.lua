@@ -7,10 +7,15 @@
 -- Worker threads read, transform and fill batches in C. What Lua must do itself runs on the main thread: Lambda and
 -- whatever follows it, collate, and data sets written in Lua. The order of an epoch and the draws of its transforms
 -- follow from the loader's key, the epoch and the example, never from num_workers.
+--
+-- With a device, u8 pictures of one size whose transforms are crops, flips, ToFloat and Normalize are uploaded once
+-- and every batch is made there by one kernel (resident.lua), the same pixels as on the CPU; workers have nothing to
+-- do then. Batches that need anything else are made on the CPU and uploaded one by one.
 local core = require "dlua.core"
 local class = require "dlua.class"
 local options = require "dlua.options"
 local dataset = require "dlua.data.dataset"
+local resident = require "dlua.data.resident"
 local transforms = require "dlua.transforms"
 local io = core.io
 
@@ -18,7 +23,10 @@ local signature = options.signature {
   "data.DataLoader", {"set", "any"}, {"batch_size", "count", 1}, {"shuffle", "boolean", false},
   {"drop_last", "boolean", false}, {"transform", "any", optional = true}, {"collate", "function", optional = true},
   {"num_workers", "natural", 0}, {"prefetch_factor", "count", 2}, {"device", "any", optional = true},
-  doc = "Batches of a data set. #loader is their number; loader:iter() goes through the next epoch.",
+  {"dtype", {"f32", "bf16", "f16"}, "f32"},
+  doc = "Batches of a data set. #loader is their number; loader:iter() goes through the next epoch. dtype is what an "
+    .. "f32 first part is turned into. With a device, u8 pictures whose transforms are crops, flips, ToFloat and "
+    .. "Normalize are kept and augmented there.",
 }
 
 local DataLoader = class "DataLoader"
@@ -86,7 +94,7 @@ end
 
 -- Figures of the running or last epoch.
 local function figures(self)
-  if self.native then return io.stats(self.native) end
+  if self.native and not self.home then return io.stats(self.native) end
   local elapsed = self.began and core.time() - self.began or 0
   return {wait = elapsed > 0 and self.waited / elapsed or 0, waited = self.waited or 0, elapsed = elapsed,
     batches = self.made or 0}
@@ -97,7 +105,7 @@ function DataLoader:init(set, ...)
   local given = select("#", ...) == 0 and signature:read(set, {}) or signature:read(set, ...)
   self.set, self.batch_size, self.collate = given.set, given.batch_size, given.collate
   self.shuffle, self.drop_last, self.num_workers = given.shuffle, given.drop_last, given.num_workers
-  self.device = given.device and tostring(given.device)
+  self.device, self.dtype = given.device and tostring(given.device), given.dtype
   self.key = core.random_key()
   -- loader.stats(): wait (share of the epoch's time spent waiting for batches), waited and elapsed in seconds, batches.
   self.stats = function() return figures(self) end
@@ -147,13 +155,32 @@ local function lua_batch(self, number, order)
   return finish(self, samples, examples, 1)
 end
 
-local function to_device(device, ...)
-  if not device then return ... end
+-- The batch as it is handed out: its first part in the loader's dtype, everything on its device.
+local function finished(self, ...)
+  local as_is = self.dtype == "f32"
+  if as_is and not self.device then return ... end
   local parts = table.pack(...)
-  for k = 1, parts.n do
-    if core.is_tensor(parts[k]) then parts[k] = parts[k]:to(device) end
+  if not as_is and core.is_tensor(parts[1]) and parts[1].dtype == "f32" then parts[1] = parts[1]:to(self.dtype) end
+  for k = 1, self.device and parts.n or 0 do
+    if core.is_tensor(parts[k]) then parts[k] = parts[k]:to(self.device) end
   end
   return table.unpack(parts, 1, parts.n)
+end
+
+-- The batch made where the data set lives.
+local function resident_batch(self, number, order)
+  local first = (number - 1) * self.batch_size + 1
+  local size = math.min(self.batch_size, self.count - first + 1)
+  return self.home:batch(order:narrow(1, first, size), self.key, self.epoch)
+end
+
+-- Finds the data set a home on the loader's device, where it can have one; once, unless its tensors are written to.
+local function settle(self)
+  if not self.native or not self.device or self.collate then return end
+  local stamp = io.stamp(self.set.handle)
+  if self.stamp == stamp then return end
+  self.home = resident.open(self.set, self.steps, self.device, self.dtype)
+  self.stamp = stamp
 end
 
 local function begin(self)
@@ -161,12 +188,21 @@ local function begin(self)
     core.fail("DataLoader: %d examples make no whole batch of %d%s", self.count, self.batch_size,
       self.drop_last and " (drop_last)" or "")
   end
+  settle(self)
   self.epoch = self.epoch + 1
-  if self.native then
+  if self.native and not self.home then
     io.start(self.native, self.epoch)
   else
     self.began, self.waited, self.made = core.time(), 0, 0
   end
+end
+
+-- The order of the running epoch where C does not keep it: a tensor on the device where the data set lives, a table for
+-- a data set written in Lua, nothing where it goes through that one in order.
+local function order_of(self)
+  local drawn = self.shuffle and (self.home or not self.native) and io.permutation(self.key, self.epoch, self.count)
+  if self.home then return (drawn or core.range(1, self.count)):to(self.device) end
+  return drawn and drawn:totable()
 end
 
 -- Begins the next epoch and returns the iterator of its batches: for x, y in loader:iter() do … end. Leaving the loop
@@ -174,20 +210,21 @@ end
 --   for x, y in batches:iter() do print(x.shape[1]) end
 function DataLoader:iter()
   begin(self)
-  local epoch, number, batches = self.epoch, 0, #self
-  local order = not self.native and self.shuffle and io.permutation(self.key, epoch, self.count):totable()
+  local epoch, number, batches, home = self.epoch, 0, #self, self.home
+  local native, order = not home and self.native, order_of(self)
   return function()
     if self.epoch ~= epoch then core.fail("DataLoader: this loop was ended by a newer iter() of the same loader") end
     number = number + 1
     if number > batches then
-      if self.native then io.next(self.native) end
+      if native then io.next(native) end
       return nil
     end
-    if self.native then return to_device(self.device, native_batch(self, number)) end
+    if native then return finished(self, native_batch(self, number)) end
     local before = core.time()
-    local batch = table.pack(lua_batch(self, number, order))
+    local batch = table.pack((home and resident_batch or lua_batch)(self, number, order))
     self.waited, self.made = self.waited + core.time() - before, number
-    return to_device(self.device, table.unpack(batch, 1, batch.n))
+    if home then return table.unpack(batch, 1, batch.n) end
+    return finished(self, table.unpack(batch, 1, batch.n))
   end
 end
 

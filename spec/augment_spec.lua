@@ -1,0 +1,263 @@
+-- augment_spec.lua - loaders whose data set lives on a device: batches made there are those of the CPU, bit by bit, and
+-- what cannot be made there still comes out the same. Runs on the mock device, and on the GPU where there is one.
+local dlua = require "dlua"
+local data, T = dlua.data, dlua.transforms
+local fails = require "spec.helpers".fails
+local live = require "spec.live"
+
+local devices = {}
+for _, name in ipairs {"mock", "cuda"} do
+  if pcall(dlua.device, name) then devices[#devices + 1] = name end
+end
+assert(devices[1], "there is no module of a device")
+
+local normalize = T.Normalize({0.5, 0.25, 0.125}, {0.25, 0.3, 0.7})
+
+-- n pictures {3,9,8} with labels, and one more part of every example.
+local function pictures(n)
+  dlua.seed(11)
+  local x = dlua.randint(0, 255, {n, 3, 9, 8}):to("u8")
+  return data.TensorDataset(x, dlua.range(1, n), dlua.rand(n, 2)), x
+end
+
+-- All batches of some epochs of a loader with the same key each time, as tensors on the CPU.
+local function epochs(set, given, device, count)
+  local options = {device = device}
+  for key, value in pairs(given) do options[key] = value end
+  dlua.seed(5)
+  local loader, batches = data.DataLoader(set, options), {}
+  for _ = 1, count or 2 do
+    for x, y, z in loader:iter() do
+      if device then assert.equal(device, x.device) end
+      batches[#batches + 1] = {x:to("cpu"), y and y:to("cpu"), z and z:to("cpu")}
+    end
+  end
+  return batches, loader
+end
+
+local function assert_equal_batches(want, got)
+  assert.equal(#want, #got)
+  for k, batch in ipairs(want) do
+    assert.equal(#batch, #got[k])
+    for j, part in ipairs(batch) do
+      assert.equal(part.dtype, got[k][j].dtype)
+      assert.is_true(part:equal(got[k][j]), ("part %d of batch %d differs"):format(j, k))
+    end
+  end
+end
+
+-- The loader gives on every device what it gives on the CPU; at_home: its batches are made on the device.
+local function check(set, given, at_home)
+  local want = epochs(set, given)
+  for _, device in ipairs(devices) do
+    local got, loader = epochs(set, given, device)
+    assert.equal(at_home, loader.home ~= nil, device)
+    assert_equal_batches(want, got)
+  end
+end
+
+local function loading(transform)
+  return {batch_size = 7, shuffle = true, transform = transform}
+end
+
+describe("a loader with a device", function()
+  local set = pictures(17)
+
+  for name, transform in pairs {
+    ["crop, flip, to float, normalise"] =
+      T.Compose {T.RandomCrop({9, 8}, {padding = 4}), T.RandomHorizontalFlip(), T.ToFloat(), normalize},
+    ["only to float"] = T.ToFloat(),
+    ["one mean"] = T.Compose {T.ToFloat(), T.Normalize(0.5, 0.25)},
+    ["flips before the crop"] = T.Compose {
+      T.RandomHorizontalFlip(), T.RandomVerticalFlip(0.3), T.RandomCrop({4, 7}), T.ToFloat(),
+    },
+    ["flips around the crop and after the floats"] = T.Compose {
+      T.RandomVerticalFlip(), T.RandomCrop({7, 9}, {padding = {1, 3}, fill = 77}), T.ToFloat(),
+      T.RandomHorizontalFlip(0.7), normalize,
+    },
+    ["mirrored borders"] = T.Compose {
+      T.RandomCrop(9, {padding = {8, 7}, padding_mode = "reflect"}), T.ToFloat(),
+    },
+    ["symmetric borders"] = T.Compose {
+      T.RandomCrop(5, {padding = {9, 8}, padding_mode = "symmetric"}), T.ToFloat(), normalize,
+    },
+    ["borders of the edge"] = T.Compose {T.RandomCrop(20, {padding = 12, padding_mode = "edge"}), T.ToFloat()},
+    ["a border"] = T.Compose {T.Pad({2, 1}, {fill = 9}), T.RandomHorizontalFlip(), T.ToFloat()},
+    ["the middle"] = T.Compose {T.CenterCrop {4, 5}, T.ToFloat(), normalize},
+  } do
+    it("augments there: " .. name, function() check(set, loading(transform), true) end)
+  end
+
+  for name, transform in pairs {
+    ["no transform"] = false,
+    ["pictures that stay u8"] = T.RandomHorizontalFlip(),
+    ["colours"] = T.Compose {T.ColorJitter(0.3), T.ToFloat()},
+    ["a Lua function"] = T.Compose {T.ToFloat(), T.Lambda(function(x) return x * 2 end)},
+    ["two crops"] = T.Compose {T.RandomCrop(7), T.RandomCrop(5), T.ToFloat()},
+    ["two flips"] = T.Compose {T.RandomHorizontalFlip(), T.RandomHorizontalFlip(), T.ToFloat()},
+    ["a crop of floats"] = T.Compose {T.ToFloat(), T.RandomCrop(8, {padding = 1})},
+    ["a fill between two levels"] = T.Compose {T.RandomCrop(8, {padding = 1, fill = 0.5}), T.ToFloat()},
+    ["two normalisations"] = T.Compose {T.ToFloat(), normalize, normalize},
+  } do
+    it("uploads batches: " .. name, function() check(set, loading(transform or nil), false) end)
+  end
+
+  it("augments parts of data sets, in order and shuffled, with a last batch that is not whole", function()
+    local transform = T.Compose {T.RandomCrop(6, {padding = 2}), T.RandomHorizontalFlip(), T.ToFloat()}
+    local part = data.subset(set, {3, 17, 1, 8, 8, 2, 5})
+    for _, options in ipairs {{}, {shuffle = true}, {drop_last = true}} do
+      options.batch_size, options.transform = 3, transform
+      check(part, options, true)
+    end
+  end)
+
+  it("augments pictures of folders and of files", function()
+    local transform = T.Compose {T.RandomCrop(32, {padding = 4}), T.RandomHorizontalFlip(), T.ToFloat(), normalize}
+    local folder = data.subset(data.ImageFolder "examples/data/cifar10-small/test", 70, {seed = 2})
+    check(folder, {batch_size = 32, shuffle = true, transform = transform}, true)
+    local stderr = io.stderr
+    io.stderr = assert(io.open("/dev/null", "w")) -- luacheck: ignore 122
+    local digits = data.load("mnist", {split = "test"})
+    io.stderr:close()
+    io.stderr = stderr -- luacheck: ignore 122
+    transform = T.Compose {T.RandomCrop(28, {padding = 2}), T.ToFloat()}
+    check(data.subset(digits, 40), {batch_size = 16, transform = transform}, true)
+  end)
+
+  it("leaves pictures of several sizes, and their errors, to the CPU", function()
+    local root = os.tmpname()
+    os.remove(root)
+    os.execute(("mkdir -p '%s/a'"):format(root))
+    for k = 1, 4 do dlua.image.save(("%s/a/%d.png"):format(root, k), dlua.zeros(3, 4, 3 + k // 4)) end
+    check(data.ImageFolder(root), {batch_size = 2, transform = T.Compose {T.CenterCrop(2), T.ToFloat()}}, false)
+    local wide = data.TensorDataset(dlua.zeros({4, 3, 4, 4}, {dtype = "u8"}))
+    for _, device in ipairs(devices) do
+      local function first(transform, of)
+        return data.DataLoader(of, {batch_size = 4, transform = transform, device = device}):iter()()
+      end
+      fails(function() first(T.ToFloat(), data.ImageFolder(root)) end, "{3,4,3}", "{3,4,4}", "Resize")
+      fails(function() first(T.Compose {T.RandomCrop(9), T.ToFloat()}, wide) end, "RandomCrop", "9x9", "{3,4,4}")
+      fails(function() first(T.Compose {normalize, T.ToFloat()}, wide) end, "Normalize", "ToFloat")
+      fails(function() first(T.Compose {T.ToFloat(), T.Normalize({1, 2}, {1, 2})}, wide) end, "2 means", "3 channels")
+      local beyond = T.RandomCrop(4, {padding = 4, padding_mode = "reflect"})
+      fails(function() first(T.Compose {beyond, T.ToFloat()}, wide) end, "padding of 4 cannot mirror")
+    end
+    os.execute(("rm -r '%s'"):format(root))
+  end)
+
+  it("begins any epoch where another loader with its key would", function()
+    local transform = T.Compose {T.RandomCrop(8, {padding = 2}), T.RandomHorizontalFlip(), T.ToFloat()}
+    local want = epochs(set, {batch_size = 6, shuffle = true, transform = transform, num_workers = 2}, nil, 3)
+    for _, device in ipairs(devices) do
+      dlua.seed(5)
+      local loader = data.DataLoader(set, {batch_size = 6, shuffle = true, transform = transform, device = device})
+      loader.epoch = 2
+      for x, y in loader:iter() do
+        local batch = table.remove(want, 7)
+        assert.is_true(batch[1]:equal(x:to "cpu") and batch[2]:equal(y:to "cpu"))
+        want[#want + 1] = batch
+      end
+      assert.equal(3, loader.epoch)
+    end
+  end)
+
+  it("turns pictures into the dtype it is given, wherever they are made", function()
+    local crop = T.RandomCrop(8, {padding = 2})
+    for _, dtype in ipairs {"bf16", "f16"} do
+      for at_home, transform in pairs {
+        [true] = T.Compose {crop, T.ToFloat(), normalize}, [false] = T.Compose {T.ToFloat(), crop, normalize},
+      } do
+        local given = loading(transform)
+        local plain = epochs(set, given)
+        given.dtype = dtype
+        check(set, given, at_home)
+        for k, batch in ipairs(epochs(set, given)) do
+          assert.equal(dtype, batch[1].dtype)
+          assert.is_true(batch[1]:equal(plain[k][1]:to(dtype)))
+        end
+      end
+    end
+    assert.equal("u8", epochs(set, {batch_size = 4, dtype = "bf16"})[1][1].dtype)
+    fails(function() data.DataLoader(set, {dtype = "f64"}) end, "dtype", "f64", "bf16")
+  end)
+
+  it("uploads a data set once for all loaders, and anew when it was written to", function()
+    local own, x = pictures(12)
+    for _, device in ipairs(devices) do
+      local options = {batch_size = 12, transform = T.ToFloat(), device = device}
+      local one, two = data.DataLoader(own, options), data.DataLoader(own, options)
+      local before = one:iter()()
+      two:iter()
+      assert.is_true(rawequal(one.home.parts, two.home.parts))
+      x[1] = dlua.full({3, 9, 8}, 255):to("u8") - x[1]
+      local after = one:iter()()
+      assert.is_false(before[1]:equal(after[1]))
+      assert.is_true(before[2]:equal(after[2]))
+      assert.is_true(after:equal((epochs(own, {batch_size = 12, transform = T.ToFloat()})[1][1]):to(device)))
+    end
+  end)
+
+  it("survives failing allocations", function()
+    local small = data.subset(data.ImageFolder("examples/data/cifar10-small/test", {cache = 0}), 3)
+    local transform = T.Compose {T.RandomCrop(8, {padding = 4}), T.ToFloat(), normalize}
+    for _, from in ipairs {small, (pictures(3))} do
+      local function first() -- a new part of the set each time, which has not been uploaded yet
+        data.DataLoader(data.subset(from, 3), {batch_size = 2, transform = transform, device = devices[1]}):iter()()
+      end
+      live.check(first)
+      live.check(first, true)
+      live.check_lua(first)
+    end
+  end)
+
+  it("counts its batches and ends older loops", function()
+    for _, device in ipairs(devices) do
+      local loader = data.DataLoader(set, {batch_size = 5, transform = T.ToFloat(), device = device, num_workers = 2})
+      local old = loader:iter()
+      old()
+      for _ in loader:iter() do end -- luacheck: ignore 542
+      fails(function() old() end, "newer iter")
+      local stats = loader.stats()
+      assert.equal(4, stats.batches)
+      assert.is_true(stats.wait >= 0 and stats.wait <= 1 and stats.elapsed >= stats.waited)
+    end
+  end)
+end)
+
+describe("augment", function()
+  local augment = dlua.ops.augment
+  local x = dlua.zeros({4, 3, 5, 5}, {dtype = "u8"})
+  local index = dlua.tensor({1, 2}, {dtype = "i64"})
+  local window, draw = {5, 5, 0, 0, 1, 1}, {1, 0, 0, 0}
+
+  it("says what is wrong with a call", function()
+    for why, call in pairs {
+      ["images must be u8"] = {x:to "f32", index, {window = window, draw = draw}},
+      ["index must have one dimension"] = {x, index:reshape(1, 2), {window = window, draw = draw}},
+      ["window takes 6 numbers and draw 4, got 2 and 4"] = {x, index, {window = {5, 5}, draw = draw}},
+      ["mean and std come together"] = {x, index, dlua.ones(3), {window = window, draw = draw}},
+      ["one for each of 3 channels"] = {x, index, dlua.ones(2), dlua.ones(2), {window = window, draw = draw}},
+      ["must be f32, got f64"] = {x, index, dlua.ones(3):to "f64", dlua.ones(3), {window = window, draw = draw}},
+      ["0 rows from 0 on"] = {x, index, {window = {0, 5, 0, 0, 1, 1}, draw = draw}},
+      ["5 columns from %-5..%-1 on cannot mirror 5"] =
+        {x, index, {window = {5, 5, -4, -5, 9, 5}, draw = draw, mode = "reflect"}},
+      ["fill 256 does not fit"] = {x, index, {window = window, draw = draw, fill = 256}},
+      ["%-1 is no epoch"] = {x, index, {window = window, draw = {-1, 0, 0, 0}}},
+      ["256 is no epoch or place"] = {x, index, {window = window, draw = {1, 256, 0, 0}}},
+      ["the pictures are empty"] = {dlua.zeros({4, 3, 0, 5}, {dtype = "u8"}), index, {window = window, draw = draw}},
+    } do
+      local ok, message = pcall(augment, table.unpack(call))
+      assert.is_false(ok, why)
+      assert.matches("^augment: .*" .. why, message)
+    end
+  end)
+
+  it("reads nothing at a bad index and says which it was", function()
+    local bad = dlua.tensor({1, 5}, {dtype = "i64"})
+    for _, device in ipairs {"cpu", table.unpack(devices)} do
+      fails(function()
+        augment(x:to(device), bad:to(device), {window = window, draw = draw}):to("cpu")
+      end, "augment: index 5 at position 2 is outside 1..4")
+    end
+  end)
+end)
