@@ -19,6 +19,15 @@ teardown(function() dlua.winograd(winograd) end)
 local names = dlua.op_info()
 table.sort(names)
 
+local asked_for = {}
+for pattern in (os.getenv "DLUA_GPU_OPS" or ".*"):gmatch "%S+" do
+  local found
+  for _, name in ipairs(names) do
+    if name:match("^" .. pattern .. "$") then asked_for[name], found = true, true end
+  end
+  if not found then error("DLUA_GPU_OPS: no op is called " .. pattern) end
+end
+
 -- Their content is undefined, or looked at elsewhere.
 local skipped = {empty = true}
 
@@ -160,7 +169,7 @@ end
 
 for _, name in ipairs(names) do
   local op = dlua.op_info(name)
-  local samples = not skipped[name] and derived.samples(op)
+  local samples = not skipped[name] and asked_for[name] and derived.samples(op)
   if samples then
     describe("op " .. name, function()
       for _, dtype in ipairs {"f32", "f64", "bf16", "f16", "i64", "i32", "u8", "bool"} do
