@@ -7,10 +7,12 @@ local args = dlua.args {
   {"data",   default = "mnist", help = "name of a data set of small grey pictures, or a folder of PNG files"},
   {"epochs", default = 5,       quick = 2, help = "passes over the training images"},
   {"lr",     default = 0.05,    help = "learning rate"},
+  {"device", default = "auto",  help = "cpu, cuda, or auto"},
   {"seed",   default = 1,       help = "random seed"},
   {"quick",  default = false,   help = "two passes over a thousand digits, to see that it runs"},
 }
 dlua.seed(args.seed)
+local device = dlua.device(args.device)
 
 local digits = data.load(args.data, {split = "train"})
 if args.quick then digits = data.subset(digits, math.min(1000, #digits), {seed = args.seed}) end
@@ -23,13 +25,13 @@ local net = nn.Sequential {
   nn.Linear(pixels, 64), nn.ReLU(),
   nn.Linear(64, 32), nn.ReLU(),
   nn.Linear(32, #digits.classes),
-}
+}:to(device)
 local opt = optim.SGD(net:parameters(), {lr = args.lr, momentum = 0.9})
 
 local history = train.fit {
   net = net, optimizer = opt, loss = nn.CrossEntropyLoss(),
-  train = data.DataLoader(train_set, {batch_size = 64, shuffle = true, transform = pipeline}),
-  val = data.DataLoader(val_set, {batch_size = 500, transform = pipeline}),
+  train = data.DataLoader(train_set, {batch_size = 64, shuffle = true, transform = pipeline, device = device}),
+  val = data.DataLoader(val_set, {batch_size = 500, transform = pipeline, device = device}),
   epochs = args.epochs, metrics = {accuracy = metrics.Accuracy()},
   schedule = optim.StepLR(opt, {step_size = 1, gamma = 0.7}), schedule_every = "epoch",
 }

@@ -6,12 +6,14 @@ local nn, optim = dlua.nn, dlua.optim
 
 local args = dlua.args {
   description = "Classify the points of three spiral arms.",
-  {"points", default = 150,   help = "points on each arm"},
-  {"steps",  default = 1000,  quick = 100, help = "training steps, each on all points"},
-  {"seed",   default = 1,     help = "random seed"},
-  {"quick",  default = false, help = "fewer steps, to see that it runs"},
+  {"points", default = 150,    help = "points on each arm"},
+  {"steps",  default = 1000,   quick = 100, help = "training steps, each on all points"},
+  {"device", default = "auto", help = "cpu, cuda, or auto"},
+  {"seed",   default = 1,      help = "random seed"},
+  {"quick",  default = false,  help = "fewer steps, to see that it runs"},
 }
 dlua.seed(args.seed)
+local device = dlua.device(args.device)
 
 -- Points {arms * points, 2} and the arm that each lies on.
 local function spirals(arms, points)
@@ -26,10 +28,11 @@ local function spirals(arms, points)
   end
   local angle = dlua.tensor(angles) + 0.15 * dlua.randn(#angles)
   local radius = dlua.tensor(radii)
-  return dlua.stack({radius * angle:cos(), radius * angle:sin()}, 2), dlua.tensor(labels, {dtype = "i64"})
+  local places = dlua.stack({radius * angle:cos(), radius * angle:sin()}, 2)
+  return places:to(device), dlua.tensor(labels, {dtype = "i64", device = device})
 end
 
-local net = nn.Sequential {nn.Linear(2, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 3)}
+local net = nn.Sequential {nn.Linear(2, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 3)}:to(device)
 local opt = optim.Adam(net:parameters(), {lr = 0.01})
 local points, arms = spirals(3, args.points)
 
@@ -48,7 +51,7 @@ end
 local function picture(rows, columns)
   local x, y = dlua.linspace(-1, 1, columns), dlua.linspace(1, -1, rows)
   local grid = dlua.stack({x:unsqueeze(1):expand(rows, columns), y:unsqueeze(2):expand(rows, columns)}, 3)
-  local winner = dlua.no_grad(function() return net(grid:reshape(-1, 2)):argmax(2) end):totable()
+  local winner = dlua.no_grad(function() return net(grid:reshape(-1, 2):to(device)):argmax(2) end):totable()
   local marks, lines = {".", "+", "#"}, {}
   for row = 1, rows do
     local line = {}

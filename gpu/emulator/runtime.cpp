@@ -1,11 +1,13 @@
-// runtime.cpp - the CUDA runtime on the CPU: memory is host memory, a launch runs the kernel's threads
-// as fibers. Every function first asks whether a test wants it to fail (faults.h).
+// runtime.cpp - the CUDA runtime on the CPU: memory is host memory, of which each device has a
+// gibibyte to give; a launch runs the kernel's threads as fibers. Every function first asks whether a
+// test wants it to fail (faults.h).
 //
 // A stream does at once what it is asked, but for copies from the host: those wait, as a busy device
 // would let them, until something in the stream or behind an event of it needs them. Who changes
 // their source too soon, or uses their target without waiting, gets wrong numbers here too.
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <new>
 
 #include "faults.h"
@@ -18,7 +20,15 @@ using emulator::fault;
 namespace {
 
 enum { DEVICES = 2 };
+constexpr size_t MEMORY = (size_t)1 << 30;
 int current_device;
+size_t used[DEVICES];
+
+struct Block {
+  int device;
+  size_t bytes;
+};
+std::map<void *, Block> blocks; // those of devices
 
 struct Copy {
   Copy *next;
@@ -103,13 +113,14 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device) {
   if (device < 0 || device >= DEVICES) return cudaErrorInvalidDevice;
   *p = cudaDeviceProp();
   std::strcpy(p->name, "emulator");
-  p->major = 9, p->minor = 0, p->multiProcessorCount = 1, p->totalGlobalMem = (size_t)1 << 30;
+  p->major = 9, p->minor = 0, p->multiProcessorCount = 1, p->totalGlobalMem = MEMORY;
   return cudaSuccess;
 }
 
 cudaError_t cudaMemGetInfo(size_t *free, size_t *total) {
   RETURN_FAULT(cudaMemGetInfo);
-  *free = *total = (size_t)1 << 30;
+  *free = MEMORY - used[current_device];
+  *total = MEMORY;
   return cudaSuccess;
 }
 
@@ -146,12 +157,20 @@ const char *cudaGetErrorString(cudaError_t error) {
 
 cudaError_t cudaMalloc(void **block, size_t bytes) {
   RETURN_FAULT(cudaMalloc);
-  return posix_memalign(block, 256, bytes ? bytes : 1) ? cudaErrorMemoryAllocation : cudaSuccess;
+  if (bytes > MEMORY - used[current_device]) return cudaErrorMemoryAllocation;
+  if (posix_memalign(block, 256, bytes ? bytes : 1)) return cudaErrorMemoryAllocation;
+  used[current_device] += bytes;
+  blocks[*block] = {current_device, bytes};
+  return cudaSuccess;
 }
 
 cudaError_t cudaFree(void *block) {
   RETURN_FAULT(cudaFree);
+  auto known = blocks.find(block);
+  if (known == blocks.end()) return block ? cudaErrorInvalidValue : cudaSuccess;
   finish_all();
+  used[known->second.device] -= known->second.bytes;
+  blocks.erase(known);
   std::free(block);
   return cudaSuccess;
 }

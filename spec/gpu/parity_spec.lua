@@ -20,6 +20,15 @@ teardown(function() dlua.winograd(winograd) end)
 local names = dlua.op_info()
 table.sort(names)
 
+local asked_for = {}
+for pattern in (os.getenv "DLUA_GPU_OPS" or ".*"):gmatch "%S+" do
+  local found
+  for _, name in ipairs(names) do
+    if name:match("^" .. pattern .. "$") then asked_for[name], found = true, true end
+  end
+  if not found then error("DLUA_GPU_OPS: no op is called " .. pattern) end
+end
+
 -- Their content is undefined, or looked at elsewhere.
 local skipped = {empty = true}
 
@@ -164,7 +173,7 @@ for _, name in ipairs(names) do
   local op = dlua.op_info(name)
   local samples = derived.samples(op) or cases.parts[name]
   it("op " .. name .. " has samples", function() assert.is_truthy(samples) end)
-  if samples and not skipped[name] then
+  if samples and not skipped[name] and asked_for[name] then
     describe("op " .. name, function()
       for _, dtype in ipairs {"f32", "f64", "bf16", "f16", "i64", "i32", "u8", "bool"} do
         it("is the same in " .. dtype, function()
