@@ -108,8 +108,7 @@ static dlua_status create(const conv_key *k, bool exact, dnnl_primitive_desc_t *
   dnnl_primitive_attr_t attr;
   DLUA_TRY(describe(k, FORWARD, exact, &forward));
   DLUA_TRY(describe(k, (direction)k->direction, exact, &desc));
-  DLUA_TRY(dlua_onednn_check(dnnl_primitive_attr_create(&attr), "make attributes"));
-  dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
+  DLUA_TRY(dlua_onednn_attributes(&attr));
   dnnl_engine_t engine = dlua_onednn_engine();
   dnnl_status_t status = dnnl_success;
   if (k->direction != FORWARD)
