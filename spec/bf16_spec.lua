@@ -58,3 +58,41 @@ describe("a product in bf16", function()
     assert.same({0, 3}, bf16(0, 4):matmul(bf16(4, 3)).shape)
   end)
 end)
+
+describe("a convolution in bf16", function()
+  before_each(function() dlua.seed(4) end)
+
+  -- Forward and both gradients of x {n,c,h,w} and w.
+  local function check_all(what, x, w, b, options)
+    local y = dlua.conv2d(x, w, b, options)
+    assert_near(dlua.conv2d(x:to "f32", w:to "f32", b and b:to "f32", options), y, what)
+    local g = bf16(table.unpack(y.shape))
+    for _, op in ipairs {"conv2d_input_grad", "conv2d_weight_grad"} do
+      local other = op == "conv2d_input_grad" and w or x
+      local size = op == "conv2d_input_grad" and x.shape or w.shape
+      local given = {size = {size[3], size[4]}}
+      for key, value in pairs(options) do given[key] = value end
+      local run = dlua.ops[op]
+      assert_near(run(g:to "f32", other:to "f32", given), run(g, other, given), what .. ": " .. op)
+    end
+  end
+
+  it("takes many channels and few", function()
+    check_all("64 to 32", bf16(3, 64, 12, 11), bf16(32, 64, 3, 3), bf16(32), {padding = 1})
+    check_all("3 to 32", bf16(3, 3, 12, 11), bf16(32, 3, 5, 5), nil, {padding = 2})
+    check_all("5 to 7", bf16(3, 5, 12, 11), bf16(7, 5, 3, 3), bf16(7), {padding = 0})
+  end)
+
+  it("takes strides, dilations and groups", function()
+    check_all("strides", bf16(2, 32, 13, 14), bf16(48, 32, 3, 3), bf16(48), {stride = 2, padding = 1})
+    check_all("dilations", bf16(2, 32, 13, 14), bf16(16, 32, 3, 3), nil, {dilation = 2})
+    check_all("groups", bf16(2, 32, 9, 9), bf16(64, 16, 3, 3), bf16(64), {groups = 2, padding = 1})
+    check_all("depthwise", bf16(2, 32, 9, 9), bf16(32, 1, 3, 3), bf16(32), {groups = 32})
+  end)
+
+  it("takes channels last and parts", function()
+    local x = bf16(3, 10, 11, 32):permute(1, 4, 2, 3)
+    check_all("channels last", x, bf16(32, 32, 3, 3), nil, {padding = 0})
+    check_all("a part", bf16(3, 40, 20, 20):narrow(2, 3, 32):narrow(3, 2, 9), bf16(16, 32, 3, 3), nil, {padding = 0})
+  end)
+end)
