@@ -438,10 +438,16 @@ static void push_flags(lua_State *L, const dlua_op *op) {
   static const struct {
     unsigned flag;
     const char *name;
-  } flags[] = {
-      {DLUA_VIEW, "view"},       {DLUA_INPLACE, "inplace"}, {DLUA_ELEMENTWISE, "elementwise"},
-      {DLUA_LAYOUTS, "layouts"}, {DLUA_CREATE, "create"},   {DLUA_HALF, "half"},
-      {DLUA_NO_GRAD, "no_grad"}, {DLUA_HIDDEN, "hidden"},   {DLUA_RANDOM, "random"}};
+  } flags[] = {{DLUA_VIEW, "view"},
+               {DLUA_INPLACE, "inplace"},
+               {DLUA_ELEMENTWISE, "elementwise"},
+               {DLUA_LAYOUTS, "layouts"},
+               {DLUA_CREATE, "create"},
+               {DLUA_HALF, "half"},
+               {DLUA_NO_GRAD, "no_grad"},
+               {DLUA_HIDDEN, "hidden"},
+               {DLUA_RANDOM, "random"},
+               {DLUA_BF16_UNITS, "bf16_units"}};
   for (size_t k = 0; k < sizeof flags / sizeof *flags; k++) {
     lua_pushboolean(L, (op->flags & flags[k].flag) != 0);
     lua_setfield(L, -2, flags[k].name);

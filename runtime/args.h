@@ -71,10 +71,11 @@ enum {              // dlua_op.flags
   DLUA_INPLACE = 2, // also exists as name_: the result goes into the first input
   DLUA_ELEMENTWISE =
       4, // results have the inputs' broadcast shape; blocked layouts of equal inputs are kept
-  DLUA_LAYOUTS = 8,  // its fast kernels take every blocked input; the shape rule sets spec.layout
-  DLUA_CREATE = 16,  // no tensor inputs; takes options dtype, device, requires_grad
-  DLUA_HALF = 32,    // the CPU kernel takes bf16 and f16 itself; others run through f32
-  DLUA_NO_GRAD = 64, // float results that carry no gradient on purpose (documented in doc)
+  DLUA_LAYOUTS = 8, // its fast kernels take every blocked input; the shape rule sets spec.layout
+  DLUA_CREATE = 16, // no tensor inputs; takes options dtype, device, requires_grad
+  DLUA_HALF = 32,   // the CPU kernel takes bf16 and f16 itself; others run through f32
+  DLUA_BF16_UNITS = 1024, // its fast CPU kernels take bf16 where the CPU multiplies it, or decline
+  DLUA_NO_GRAD = 64,      // float results that carry no gradient on purpose (documented in doc)
   DLUA_HIDDEN =
       128, // a part of other ops (their gradients): no Lua method, but tests and docs like any op
   DLUA_WRAPS = 512,  // integers wrap around, and so may a number beyond them: u8 - 300

@@ -80,6 +80,31 @@ static dlua_status finish_results(dlua_frame *f) {
 
 // ---------------------------------------------------------------- kernel
 
+// A call in bf16 that no fast kernel took: on f32 copies, the results rounded once.
+static dlua_status run_widened(const dlua_args *a, dlua_args *wide) {
+  for (int k = 0; k < a->nin; k++) {
+    if (a->in[k]) DLUA_TRY(dlua_cast(a->in[k], DLUA_F32, &wide->in[k]));
+  }
+  for (int k = 0; k < a->nout; k++) {
+    const dlua_tensor *out = a->out[k];
+    DLUA_TRY(dlua_tensor_new(&wide->out[k], DLUA_F32, out->ndim, out->size, dlua_cpu()));
+  }
+  DLUA_TRY(dlua_run_cpu(wide));
+  for (int k = 0; k < a->nout; k++) DLUA_TRY(dlua_copy(a->out[k], wide->out[k]));
+  return DLUA_OK;
+}
+
+static dlua_status widen(const dlua_args *a) {
+  dlua_args wide = *a;
+  wide.in = wide.slots;
+  memset(wide.slots, 0, sizeof wide.slots);
+  memset(wide.out, 0, sizeof wide.out);
+  dlua_status status = run_widened(a, &wide);
+  for (int k = 0; k < a->nin; k++) dlua_tensor_release(wide.in[k]);
+  for (int k = 0; k < a->nout; k++) dlua_tensor_release(wide.out[k]);
+  return status;
+}
+
 dlua_status dlua_run_cpu(const dlua_args *a) {
   const dlua_op *op = a->op;
   if (op->fast && !dlua_reference_mode()) {
@@ -88,7 +113,8 @@ dlua_status dlua_run_cpu(const dlua_args *a) {
       if (status != DLUA_DECLINED) return status;
     }
   }
-  return op->cpu(a);
+  bool bf16 = (op->flags & DLUA_BF16_UNITS) && a->in[0]->dtype == DLUA_BF16;
+  return bf16 ? widen(a) : op->cpu(a);
 }
 
 // DLUA_VERBOSE=1: one line per call.

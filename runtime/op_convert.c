@@ -4,6 +4,7 @@
 
 #include "backend.h"
 #include "cpu/layout.h"
+#include "cpu/onednn.h"
 #include "ops/convert.h"
 #include "run.h"
 
@@ -157,15 +158,20 @@ static dlua_status convert_index(dlua_frame *f, int k) {
   return p->kind == 'B' ? DLUA_OK : cast_input(f, k, DLUA_I64);
 }
 
+// Whether the kernels of the call's device compute in this 16-bit type themselves.
+static bool takes_half(const dlua_args *a, dlua_dtype dtype) {
+  if ((a->op->flags & DLUA_VIEW) || a->device->backend->half(a->op)) return true;
+  return dtype == DLUA_BF16 && (a->op->flags & DLUA_BF16_UNITS) && a->device == dlua_cpu() &&
+         !dlua_reference_mode() && dlua_onednn_bf16();
+}
+
 static dlua_status convert_dtypes(dlua_frame *f) {
   dlua_args *a = f->a;
   dlua_dtype dtype = DLUA_F32;
   DLUA_TRY(rule_dtype(f, &dtype));
   f->narrow = DLUA_F32;
   bool half = dtype == DLUA_BF16 || dtype == DLUA_F16;
-  if (half && !(a->op->flags & DLUA_VIEW) && !a->device->backend->half(a->op)) {
-    f->narrow = dtype, dtype = DLUA_F32;
-  }
+  if (half && !takes_half(a, dtype)) f->narrow = dtype, dtype = DLUA_F32;
   for (int k = 0; k < a->nin; k++) {
     if (!f->in[k]) continue;
     if (dlua_input_param(f->a, k)->kind != 'T')

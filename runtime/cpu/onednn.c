@@ -47,6 +47,21 @@ dlua_status dlua_onednn_check(dnnl_status_t status, const char *what) {
   }
 }
 
+dlua_status dlua_onednn_attributes(dnnl_primitive_attr_t *attr) {
+  DLUA_TRY(dlua_onednn_check(dnnl_primitive_attr_create(attr), "make attributes"));
+  dnnl_primitive_attr_set_scratchpad_mode(*attr, dnnl_scratchpad_mode_user);
+  return DLUA_OK;
+}
+
+dlua_status dlua_onednn_dense(dnnl_memory_desc_t *desc, int ndim, const int64_t *size,
+                              dnnl_data_type_t type) {
+  int64_t stride[DNNL_MAX_NDIMS], inner = 1;
+  for (int d = ndim - 1; d >= 0; d--) stride[d] = inner, inner *= size[d];
+  memset(desc, 0, sizeof *desc);
+  return dlua_onednn_check(dnnl_memory_desc_init_by_strides(desc, ndim, size, type, stride),
+                           "describe memory");
+}
+
 // ---------------------------------------------------------------- plans
 
 // Fowler, Noll and Vo's hash, 64 bits.
@@ -188,17 +203,10 @@ typedef struct reorder_key {
   dnnl_memory_desc_t from, to;
 } reorder_key;
 
-// Attributes that leave scratch memory to us.
-static dlua_status user_scratch(dnnl_primitive_attr_t *attr) {
-  DLUA_TRY(dlua_onednn_check(dnnl_primitive_attr_create(attr), "make attributes"));
-  dnnl_primitive_attr_set_scratchpad_mode(*attr, dnnl_scratchpad_mode_user);
-  return DLUA_OK;
-}
-
 static dlua_status make_reorder(const void *key, dlua_plan *plan) {
   const reorder_key *k = key;
   dnnl_primitive_attr_t attr;
-  DLUA_TRY(user_scratch(&attr));
+  DLUA_TRY(dlua_onednn_attributes(&attr));
   dnnl_status_t status = dnnl_reorder_primitive_desc_create(&plan->desc, &k->from, lib.engine,
                                                             &k->to, lib.engine, attr);
   dnnl_primitive_attr_destroy(attr);

@@ -22,32 +22,39 @@ typedef enum direction { FORWARD, INPUT_GRAD, WEIGHT_GRAD } direction;
 
 // All a primitive depends on.
 typedef struct conv_key {
-  int32_t direction, algorithm, threads, bias, xlayout, ylayout;
+  int32_t direction, algorithm, threads, bias, type, xlayout, ylayout;
+  int32_t none; // no padding in the key
   int64_t n, c, h, w, o, kh, kw, p, q, groups;
   int64_t stride[2], padding[2], dilation[2];
 } conv_key;
 
 // ---------------------------------------------------------------- descriptions
 
-static dnnl_memory_desc_t by_strides(int ndim, const int64_t *size, const int64_t *stride) {
+static dnnl_data_type_t type_of(const dlua_tensor *x) {
+  return x->dtype == DLUA_BF16 ? dnnl_bf16 : dnnl_f32;
+}
+
+static dnnl_memory_desc_t by_strides(int ndim, const int64_t *size, const int64_t *stride,
+                                     dnnl_data_type_t type) {
   dnnl_memory_desc_t desc;
   memset(&desc, 0, sizeof desc);
-  dnnl_memory_desc_init_by_strides(&desc, ndim, size, dnnl_f32, stride);
+  dnnl_memory_desc_init_by_strides(&desc, ndim, size, type, stride);
   return desc;
 }
 
-static dnnl_memory_desc_t by_tag(int ndim, const int64_t *size, dnnl_format_tag_t tag) {
+static dnnl_memory_desc_t by_tag(int ndim, const int64_t *size, dnnl_format_tag_t tag,
+                                 dnnl_data_type_t type) {
   dnnl_memory_desc_t desc;
   memset(&desc, 0, sizeof desc);
-  dnnl_memory_desc_init_by_tag(&desc, ndim, size, dnnl_f32, tag);
+  dnnl_memory_desc_init_by_tag(&desc, ndim, size, type, tag);
   return desc;
 }
 
-static dnnl_memory_desc_t blocked(const int64_t size[4], int layout) {
+static dnnl_memory_desc_t blocked(const int64_t size[4], int layout, dnnl_data_type_t type) {
   dnnl_format_tag_t tag = layout == DLUA_NCHW16C  ? dnnl_nChw16c
                           : layout == DLUA_NCHW8C ? dnnl_nChw8c
                                                   : dnnl_format_tag_any;
-  return by_tag(4, size, tag);
+  return by_tag(4, size, tag, type);
 }
 
 // n, h, w, c in memory.
@@ -60,17 +67,17 @@ static bool channels_last(const dlua_tensor *x) {
 
 // An activation as it lies: blocked, row-major, or channels last.
 static dnnl_memory_desc_t lying(const dlua_tensor *x) {
-  if (x->storage->layout != DLUA_STRIDED) return blocked(x->size, x->storage->layout);
-  return by_tag(4, x->size, dlua_is_contiguous(x) ? dnnl_nchw : dnnl_nhwc);
+  if (x->storage->layout != DLUA_STRIDED) return blocked(x->size, x->storage->layout, type_of(x));
+  return by_tag(4, x->size, dlua_is_contiguous(x) ? dnnl_nchw : dnnl_nhwc, type_of(x));
 }
 
 // {groups, o/groups, c/groups, kh, kw}, or without the first where there is one group.
 static dnnl_memory_desc_t weight_desc(const dlua_tensor *w, int64_t groups) {
-  if (groups == 1) return by_strides(4, w->size, w->stride);
+  if (groups == 1) return by_strides(4, w->size, w->stride, type_of(w));
   int64_t size[5] = {groups, w->size[0] / groups, w->size[1], w->size[2], w->size[3]};
   int64_t stride[5] = {size[1] * w->stride[0], w->stride[0], w->stride[1], w->stride[2],
                        w->stride[3]};
-  return by_strides(5, size, stride);
+  return by_strides(5, size, stride, type_of(w));
 }
 
 // ---------------------------------------------------------------- plans
@@ -81,11 +88,12 @@ static dlua_status describe(const conv_key *k, direction direction, bool exact,
   int64_t xs[4] = {k->n, k->c, k->h, k->w}, ys[4] = {k->n, k->o, k->p, k->q};
   int64_t ws[5] = {k->groups, k->o / k->groups, k->c / k->groups, k->kh, k->kw};
   dnnl_dims_t dilates = {k->dilation[0] - 1, k->dilation[1] - 1};
-  dnnl_memory_desc_t x = blocked(xs, exact ? k->xlayout : DLUA_STRIDED);
-  dnnl_memory_desc_t y = blocked(ys, exact ? k->ylayout : DLUA_STRIDED);
-  dnnl_memory_desc_t w =
-      k->groups == 1 ? by_tag(4, ws + 1, dnnl_format_tag_any) : by_tag(5, ws, dnnl_format_tag_any);
-  dnnl_memory_desc_t b = by_tag(1, &k->o, dnnl_a);
+  dnnl_data_type_t type = (dnnl_data_type_t)k->type;
+  dnnl_memory_desc_t x = blocked(xs, exact ? k->xlayout : DLUA_STRIDED, type);
+  dnnl_memory_desc_t y = blocked(ys, exact ? k->ylayout : DLUA_STRIDED, type);
+  dnnl_memory_desc_t w = k->groups == 1 ? by_tag(4, ws + 1, dnnl_format_tag_any, type)
+                                        : by_tag(5, ws, dnnl_format_tag_any, type);
+  dnnl_memory_desc_t b = by_tag(1, &k->o, dnnl_a, type);
   dnnl_alg_kind_t alg = (dnnl_alg_kind_t)k->algorithm;
   dnnl_status_t status;
   if (direction == FORWARD) {
@@ -108,8 +116,7 @@ static dlua_status create(const conv_key *k, bool exact, dnnl_primitive_desc_t *
   dnnl_primitive_attr_t attr;
   DLUA_TRY(describe(k, FORWARD, exact, &forward));
   DLUA_TRY(describe(k, (direction)k->direction, exact, &desc));
-  DLUA_TRY(dlua_onednn_check(dnnl_primitive_attr_create(&attr), "make attributes"));
-  dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
+  DLUA_TRY(dlua_onednn_attributes(&attr));
   dnnl_engine_t engine = dlua_onednn_engine();
   dnnl_status_t status = dnnl_success;
   if (k->direction != FORWARD)
@@ -214,13 +221,15 @@ static dlua_status run_plan(const dlua_plan *plan, const dlua_conv *c, direction
   };
   if (direction != WEIGHT_GRAD) DLUA_TRY(convert_weight(c->w, &parts[1]));
   if (direction == FORWARD && c->b)
-    parts[3] = part_of(plan, DNNL_ARG_BIAS, false, c->b, by_tag(1, c->b->size, dnnl_a));
+    parts[3] =
+        part_of(plan, DNNL_ARG_BIAS, false, c->b, by_tag(1, c->b->size, dnnl_a, type_of(c->b)));
   return dlua_plan_run(plan, direction == FORWARD && c->b ? 4 : 3, parts);
 }
 
 static bool winograd_fits(const conv_key *k) {
-  return k->kh == 3 && k->kw == 3 && k->groups == 1 && k->stride[0] == 1 && k->stride[1] == 1 &&
-         k->dilation[0] == 1 && k->dilation[1] == 1 && k->c >= 16 && k->o >= 16;
+  return k->type == dnnl_f32 && k->kh == 3 && k->kw == 3 && k->groups == 1 && k->stride[0] == 1 &&
+         k->stride[1] == 1 && k->dilation[0] == 1 && k->dilation[1] == 1 && k->c >= 16 &&
+         k->o >= 16;
 }
 
 static double seconds(void) {
@@ -297,6 +306,7 @@ static dlua_status run(const dlua_conv *c, direction direction) {
   conv_key k;
   memset(&k, 0, sizeof k);
   k.direction = direction, k.bias = direction == FORWARD && c->b;
+  k.type = (int32_t)type_of(x);
   k.xlayout = x->storage->layout, k.ylayout = y->storage->layout, k.groups = c->groups;
   k.n = x->size[0], k.c = x->size[1], k.h = x->size[2], k.w = x->size[3];
   k.o = w->size[0], k.kh = w->size[2], k.kw = w->size[3], k.p = y->size[2], k.q = y->size[3];

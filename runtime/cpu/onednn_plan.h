@@ -30,6 +30,11 @@ typedef struct dlua_part {
 dnnl_engine_t dlua_onednn_engine(void);
 // OK, or this failure of the library as ours: DLUA_DECLINED where it has no such kernel.
 dlua_status dlua_onednn_check(dnnl_status_t status, const char *what);
+// Attributes that leave scratch memory to us; the caller destroys them.
+dlua_status dlua_onednn_attributes(dnnl_primitive_attr_t *attr);
+// Row-major memory without gaps.
+dlua_status dlua_onednn_dense(dnnl_memory_desc_t *desc, int ndim, const int64_t *size,
+                              dnnl_data_type_t type);
 // The plan of a key (bytes, no padding); make fills desc and primitive of a new one. Caller
 // releases the plan.
 dlua_status dlua_plan_find(const void *key, size_t bytes,

@@ -8,7 +8,10 @@
 
 #include "pointwise.h"
 
-enum { ACTIVATION = DLUA_ELEMENTWISE | DLUA_INPLACE, GRADIENT = DLUA_ELEMENTWISE | DLUA_HIDDEN };
+enum {
+  ACTIVATION = DLUA_ELEMENTWISE | DLUA_INPLACE | DLUA_HALF,
+  GRADIENT = DLUA_ELEMENTWISE | DLUA_HIDDEN | DLUA_HALF
+};
 
 #define ACTIVATION_OP(op, rule, signature, text, ...) \
   const dlua_op dlua_op_##op = {.name = #op, \

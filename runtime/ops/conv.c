@@ -168,10 +168,11 @@ static dlua_status weight_cpu(const dlua_args *a) { return dlua_run_strided(a, w
 
 // ---------------------------------------------------------------- fast
 
-// The library takes f32 of at least one element.
+// The library takes f32 and bf16 of at least one element.
 static bool library_takes(const dlua_conv *c) {
-  return c->x->dtype == DLUA_F32 && dlua_numel(c->x) > 0 && dlua_numel(c->y) > 0 &&
-         dlua_numel(c->w) > 0 && (!c->b || c->b->stride[0] == 1 || c->b->size[0] == 1);
+  return (c->x->dtype == DLUA_F32 || c->x->dtype == DLUA_BF16) && dlua_numel(c->x) > 0 &&
+         dlua_numel(c->y) > 0 && dlua_numel(c->w) > 0 &&
+         (!c->b || c->b->stride[0] == 1 || c->b->size[0] == 1);
 }
 
 static dlua_status forward_library(const dlua_args *a) {
@@ -187,9 +188,13 @@ static dlua_status weight_library(const dlua_args *a) {
   return library_takes(&c) ? dlua_onednn_conv_weight(&c) : DLUA_DECLINED;
 }
 
-static dlua_status forward_plain(const dlua_args *a) { return dlua_run_strided(a, forward_team); }
-static dlua_status input_plain(const dlua_args *a) { return dlua_run_strided(a, input_team); }
-static dlua_status weight_plain(const dlua_args *a) { return dlua_run_strided(a, weight_team); }
+// The plain loops on the team; bf16 that the library declined goes on to f32.
+static dlua_status run_team(const dlua_args *a, dlua_kernel *kernel) {
+  return a->in[0]->dtype == DLUA_BF16 ? DLUA_DECLINED : dlua_run_strided(a, kernel);
+}
+static dlua_status forward_plain(const dlua_args *a) { return run_team(a, forward_team); }
+static dlua_status input_plain(const dlua_args *a) { return run_team(a, input_team); }
+static dlua_status weight_plain(const dlua_args *a) { return run_team(a, weight_team); }
 
 static dlua_kernel *const forward_kernels[] = {dlua_conv_lanes, forward_library, forward_plain,
                                                NULL};
@@ -382,7 +387,7 @@ const dlua_op dlua_op_conv2d = {
     .doc = "2-d convolution of x {n,c,h,w} with w {out,c/groups,kh,kw} plus b {out}: every result "
            "is the sum of a window of x times a kernel of w.",
     .dtype = DLUA_SAME_FLOAT,
-    .flags = DLUA_LAYOUTS,
+    .flags = DLUA_LAYOUTS | DLUA_BF16_UNITS,
     .shape = conv2d_shape,
     .cpu = forward_cpu,
     .fast = forward_kernels,
@@ -398,7 +403,7 @@ const dlua_op dlua_op_conv2d_input_grad = {
     .doc = "Gradient of conv2d by an x of this height and width, from the gradient g of its "
            "result.",
     .dtype = DLUA_SAME_FLOAT,
-    .flags = DLUA_LAYOUTS | DLUA_HIDDEN,
+    .flags = DLUA_LAYOUTS | DLUA_BF16_UNITS | DLUA_HIDDEN,
     .shape = input_grad_shape,
     .cpu = input_cpu,
     .fast = input_kernels,
@@ -412,7 +417,7 @@ const dlua_op dlua_op_conv2d_weight_grad = {
     .doc = "Gradient of conv2d by a w with kernels of this size, from the gradient g of its "
            "result.",
     .dtype = DLUA_SAME_FLOAT,
-    .flags = DLUA_LAYOUTS | DLUA_HIDDEN,
+    .flags = DLUA_LAYOUTS | DLUA_BF16_UNITS | DLUA_HIDDEN,
     .shape = weight_grad_shape,
     .cpu = weight_cpu,
     .fast = weight_kernels,

@@ -3,7 +3,7 @@
 // All are one loop over a batch of gemm.h products. A batch whose rows follow each other in memory
 // becomes one tall matrix; transposed operands are strides. Gradients are products again, with the
 // transposes as views.
-#include "../cpu/gemm.h"
+#include "../cpu/onednn.h"
 #include "../op.h"
 #include "../parallel.h"
 
@@ -160,7 +160,19 @@ static void run_products(void *context, int64_t from, int64_t to) {
   }
 }
 
+static dlua_status bf16_products(const product *p) {
+  dlua_products batch = {.g = p->g, .ndim = p->ndim};
+  memcpy(batch.size, p->size, sizeof batch.size);
+  memcpy(batch.a, p->stride[0], sizeof batch.a);
+  memcpy(batch.b, p->stride[1], sizeof batch.b);
+  return dlua_onednn_products(&batch);
+}
+
 static dlua_status fast(product *p) {
+  if (p->dtype == DLUA_BF16) {
+    merge_rows(p);
+    return bf16_products(p);
+  }
   if (p->dtype != DLUA_F32 && p->dtype != DLUA_F64) return DLUA_DECLINED;
   merge_rows(p);
   double work = 2.0 * (double)p->g.m * (double)p->g.n * (double)p->g.k;
@@ -319,6 +331,7 @@ const dlua_op dlua_op_matmul = {
     .doc = "Matrix product over the last two dimensions; the others broadcast. A 1-d x is a row, a "
            "1-d y a column, and the dimension that stands for it is dropped from the result.",
     .dtype = DLUA_KEEP,
+    .flags = DLUA_BF16_UNITS,
     .refuse = "bool",
     .shape = matmul_shape,
     .cpu = matmul_cpu,
@@ -333,6 +346,7 @@ const dlua_op dlua_op_bmm = {
     .sig = "x:T, y:T -> out",
     .doc = "Products of matching matrices: x {b,m,k}, y {b,k,n}, result {b,m,n}.",
     .dtype = DLUA_KEEP,
+    .flags = DLUA_BF16_UNITS,
     .refuse = "bool",
     .shape = bmm_shape,
     .cpu = matmul_cpu,
@@ -347,6 +361,7 @@ const dlua_op dlua_op_dot = {
     .sig = "x:T, y:T -> out",
     .doc = "Sum of the products of two vectors' elements.",
     .dtype = DLUA_KEEP,
+    .flags = DLUA_BF16_UNITS,
     .refuse = "bool",
     .shape = dot_shape,
     .cpu = matmul_cpu,
@@ -361,6 +376,7 @@ const dlua_op dlua_op_linear = {
     .sig = "x:T, w:T, b:T? -> y",
     .doc = "y = x w' + b for x {…,in}, w {out,in} and b {out}.",
     .dtype = DLUA_SAME_FLOAT,
+    .flags = DLUA_BF16_UNITS,
     .shape = linear_shape,
     .cpu = linear_cpu,
     .fast = linear_kernels,

@@ -13,7 +13,8 @@
 
 typedef dlua_row *const dlua_rows[DLUA_DTYPES]; // by dtype of the last input
 
-// Runs the row for the call's dtype on this thread, with the call's numbers as its context.
+// Runs the row for the call's dtype on this thread, with the call's numbers as its context. A call in
+// bf16 or f16, of an op with DLUA_HALF whose operands all are, runs on the rows of f32.
 dlua_status dlua_rows_run(const dlua_args *a, dlua_rows rows);
 // Runs a fast row on the whole team; declines where there is none.
 dlua_status dlua_rows_fast(const dlua_args *a, dlua_row *row, double cost);
