@@ -1,4 +1,4 @@
-// matmul.c - matmul, bmm, dot and linear through cuBLASLt.
+// matmul.c - matmul, bmm, dot, linear and linear with its activation through cuBLASLt.
 //
 // The library thinks in columns, dlua in rows. A row-major result is the column-major transpose, so
 // what it is asked for is out' = y' x': n rows, m columns. The alternative, CUBLASLT_ORDER_ROW, does
@@ -120,8 +120,9 @@ typedef struct matrix {
 typedef struct plan_key {
   int64_t m, n, k, ld[2], step[OPERANDS];
   int32_t batch, device;
-  uint32_t alignment[OPERANDS + 1]; // the last: bias
-  uint8_t dtype, turned[2], bias, tf32, tune, small, zero;
+  uint32_t alignment[OPERANDS + 2]; // the last: bias and what the activation is applied to
+  uint32_t epilogue;
+  uint8_t dtype, turned[2], tf32, tune, small, zero[2];
 } plan_key;
 
 typedef struct plan {
@@ -176,13 +177,33 @@ static dlua_status make_layout(const plan_key *k, int operand, int64_t rows, int
   return DLUA_OK;
 }
 
-static dlua_status set_bias(const plan *p, const void *bias) {
-  BLAS_TRY(cublasLtMatmulDescSetAttribute, p->call, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias,
-           sizeof bias);
+// What a product takes from memory or writes there beside its operands.
+typedef struct beside {
+  const void *bias; // n elements, or NULL
+  void *before;     // like out: what the activation is applied to, or NULL
+} beside;
+
+static dlua_status set_beside(const plan *p, const beside *e) {
+  if (e->bias)
+    BLAS_TRY(cublasLtMatmulDescSetAttribute, p->call, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &e->bias,
+             sizeof e->bias);
+  if (e->before)
+    BLAS_TRY(cublasLtMatmulDescSetAttribute, p->call, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER,
+             &e->before, sizeof e->before);
   return DLUA_OK;
 }
 
-static dlua_status make_call(const plan_key *k, const void *bias, plan *p) {
+static dlua_status make_epilogue(const plan_key *k, const beside *e, const plan *p) {
+  if (k->epilogue == CUBLASLT_EPILOGUE_DEFAULT) return DLUA_OK;
+  BLAS_TRY(cublasLtMatmulDescSetAttribute, p->call, CUBLASLT_MATMUL_DESC_EPILOGUE, &k->epilogue,
+           sizeof k->epilogue);
+  if (e->before)
+    BLAS_TRY(cublasLtMatmulDescSetAttribute, p->call, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &k->n,
+             sizeof k->n);
+  return set_beside(p, e);
+}
+
+static dlua_status make_call(const plan_key *k, const beside *e, plan *p) {
   cublasComputeType_t compute = k->dtype == DLUA_F64 ? CUBLAS_COMPUTE_64F
                                 : k->tf32            ? CUBLAS_COMPUTE_32F_FAST_TF32
                                                      : CUBLAS_COMPUTE_32F;
@@ -195,15 +216,11 @@ static dlua_status make_call(const plan_key *k, const void *bias, plan *p) {
   if (k->turned[X])
     BLAS_TRY(cublasLtMatmulDescSetAttribute, p->call, CUBLASLT_MATMUL_DESC_TRANSB, &turned,
              sizeof turned);
-  if (!k->bias) return DLUA_OK;
-  uint32_t epilogue = CUBLASLT_EPILOGUE_BIAS;
-  BLAS_TRY(cublasLtMatmulDescSetAttribute, p->call, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue,
-           sizeof epilogue);
-  return set_bias(p, bias);
+  return make_epilogue(k, e, p);
 }
 
-static dlua_status make_descriptors(const plan_key *k, const void *bias, plan *p) {
-  DLUA_TRY(make_call(k, bias, p));
+static dlua_status make_descriptors(const plan_key *k, const beside *e, plan *p) {
+  DLUA_TRY(make_call(k, e, p));
   bool tx = k->turned[X], ty = k->turned[Y];
   DLUA_TRY(make_layout(k, X, tx ? k->m : k->k, tx ? k->k : k->m, k->ld[X], &p->layout[X]));
   DLUA_TRY(make_layout(k, Y, ty ? k->k : k->n, ty ? k->n : k->k, k->ld[Y], &p->layout[Y]));
@@ -252,7 +269,8 @@ static dlua_status ask(const plan_key *k, cublasLtHandle_t handle, const plan *p
 
 // ---------------------------------------------------------------- running
 
-static dlua_status run_plan(const dlua_args *a, const dlua_product *p, const plan *l) {
+static dlua_status run_plan(const dlua_args *a, const dlua_product *p, const beside *e,
+                            const plan *l) {
   float one = 1, zero = 0;
   double wide_one = 1, wide_zero = 0;
   bool wide = p->dtype == DLUA_F64;
@@ -260,7 +278,7 @@ static dlua_status run_plan(const dlua_args *a, const dlua_product *p, const pla
   void *queue, *workspace = NULL;
   DLUA_TRY(dlua_gpu_blas(a->device->index, &handle));
   DLUA_TRY(dlua_gpu_queue(a->device->index, &queue));
-  if (p->bias) DLUA_TRY(set_bias(l, p->bias));
+  DLUA_TRY(set_beside(l, e));
   if (l->workspace) DLUA_TRY(dlua_alloc(a->device, l->workspace, &workspace));
   dlua_status status = BLAS_STATUS(
       cublasLtMatmul, handle, l->call, wide ? (void *)&wide_one : &one, p->y, l->layout[Y], p->x,
@@ -273,6 +291,7 @@ static dlua_status run_plan(const dlua_args *a, const dlua_product *p, const pla
 typedef struct race {
   const dlua_args *call;
   const dlua_product *product;
+  const beside *beside;
   plan *plan;
   const cublasLtMatmulHeuristicResult_t *results;
 } race;
@@ -284,45 +303,46 @@ static void choose(plan *p, const cublasLtMatmulHeuristicResult_t *result) {
 static dlua_status run_candidate(void *context, int candidate) {
   race *r = context;
   choose(r->plan, &r->results[candidate]);
-  return run_plan(r->call, r->product, r->plan);
+  return run_plan(r->call, r->product, r->beside, r->plan);
 }
 
-static dlua_status make_plan(const dlua_args *a, const dlua_product *p, const plan_key *k,
-                             plan *made) {
+static dlua_status make_plan(const dlua_args *a, const dlua_product *p, const beside *e,
+                             const plan_key *k, plan *made) {
   cublasLtMatmulHeuristicResult_t all[CANDIDATES], results[CANDIDATES];
   int count, found = 0, fastest = 0;
   cublasLtHandle_t handle;
   DLUA_TRY(dlua_gpu_blas(a->device->index, &handle));
-  DLUA_TRY(make_descriptors(k, p->bias, made));
+  DLUA_TRY(make_descriptors(k, e, made));
   DLUA_TRY(ask(k, handle, made, k->tune ? CANDIDATES : 1, all, &count));
   for (int i = 0; i < count; i++)
     if (all[i].state == CUBLAS_STATUS_SUCCESS) results[found++] = all[i];
   if (found == 0) return DLUA_OK;
-  race r = {a, p, made, results};
+  race r = {a, p, e, made, results};
   if (found > 1) DLUA_TRY(dlua_gpu_fastest(a->device->index, found, run_candidate, &r, &fastest));
   choose(made, &results[fastest]);
   return DLUA_OK;
 }
 
-static dlua_status find_plan(const dlua_args *a, const dlua_product *p, const plan_key *k,
-                             plan **found) {
+static dlua_status find_plan(const dlua_args *a, const dlua_product *p, const beside *e,
+                             const plan_key *k, plan **found) {
   *found = dlua_plans_find(&plans, k);
   if (*found) return DLUA_OK;
   plan made = {0};
-  dlua_status status = make_plan(a, p, k, &made);
+  dlua_status status = make_plan(a, p, e, k, &made);
   if (status != DLUA_OK) return drop_plan(&made), status;
   return dlua_plans_add(&plans, k, &made, (void **)found);
 }
 
 // One call of the library; DLUA_DECLINED where it does not do this.
-static dlua_status run_library(const dlua_args *a, const dlua_product *p, plan_key *k) {
+static dlua_status run_library(const dlua_args *a, const dlua_product *p, const beside *e,
+                               plan_key *k) {
   plan *l;
-  const void *operand[OPERANDS + 1] = {[X] = p->x, [Y] = p->y, [OUT] = p->out, p->bias};
-  for (int i = 0; i <= OPERANDS; i++) k->alignment[i] = dlua_alignment(operand[i]);
+  const void *operand[] = {[X] = p->x, [Y] = p->y, [OUT] = p->out, e->bias, e->before};
+  for (int i = 0; i < OPERANDS + 2; i++) k->alignment[i] = dlua_alignment(operand[i]);
   for (k->small = 0; k->small < 2; k->small++) {
-    dlua_status status = find_plan(a, p, k, &l);
+    dlua_status status = find_plan(a, p, e, k, &l);
     if (status == DLUA_OK && !l->taken) return DLUA_DECLINED;
-    if (status == DLUA_OK) status = run_plan(a, p, l);
+    if (status == DLUA_OK) status = run_plan(a, p, e, l);
     if (status != DLUA_NO_MEMORY || k->small) return status; // else again without a workspace
   }
   return DLUA_OK;
@@ -336,14 +356,15 @@ static plan_key key_of(const dlua_args *a, const dlua_product *p, const matrix *
   k.m = p->m, k.n = p->n, k.k = p->k, k.batch = last < 0 ? 1 : (int32_t)p->size[last];
   k.ld[X] = x->ld, k.ld[Y] = y->ld, k.turned[X] = x->turned, k.turned[Y] = y->turned;
   for (int i = 0; i < OPERANDS; i++) k.step[i] = last < 0 ? 0 : p->stride[i][last];
-  k.device = a->device->index, k.dtype = p->dtype, k.bias = p->bias != NULL;
+  k.device = a->device->index, k.dtype = p->dtype;
   k.tf32 = p->dtype == DLUA_F32 && dlua_gpu_host->tf32(), k.tune = dlua_gpu_host->autotune();
   return k;
 }
 
 // All products of a merged batch, one call of the library per step of the outer dimensions. Where it
 // declines one of them, the caller does all of them again.
-static dlua_status run_batch(const dlua_args *a, const dlua_product *p, plan_key *k) {
+static dlua_status run_batch(const dlua_args *a, const dlua_product *p, const beside *e,
+                             plan_key *k) {
   int64_t width = (int64_t)dlua_dtype_size((dlua_dtype)p->dtype), count = launches(p);
   for (int64_t number = 0; number < count; number++) {
     dlua_product one = *p;
@@ -355,7 +376,7 @@ static dlua_status run_batch(const dlua_args *a, const dlua_product *p, plan_key
     one.x = (const char *)p->x + offset[X] * width;
     one.y = (const char *)p->y + offset[Y] * width;
     one.out = (char *)p->out + offset[OUT] * width;
-    dlua_status status = run_library(a, &one, k);
+    dlua_status status = run_library(a, &one, e, k);
     if (status != DLUA_OK) return status;
   }
   return DLUA_OK;
@@ -372,6 +393,8 @@ static bool library_takes(const dlua_product *p) {
 typedef struct operands {
   const dlua_tensor *x, *y, *bias;
   bool turned;
+  uint32_t activation; // an epilogue of the library without a bias, or 0
+  dlua_tensor *before; // what the activation is applied to, where it is wanted; or NULL
 } operands;
 
 static dlua_product merged(const dlua_args *a, const operands *o) {
@@ -384,6 +407,11 @@ static dlua_product merged(const dlua_args *a, const operands *o) {
 static bool matrices_of(const dlua_product *p, matrix *x, matrix *y) {
   bool fits_y = matrix_of(p->n, p->k, p->yj, p->yk, y);
   return matrix_of(p->k, p->m, p->xk, p->xi, x) && fits_y;
+}
+
+// The library's rules for a second result: whole packs of 8 elements, and no batch.
+static bool takes_before(const dlua_product *p, const void *before) {
+  return p->n % 8 == 0 && p->ndim == 0 && dlua_alignment(before) >= 16;
 }
 
 // Copies what the library cannot read in place: row-major operands and a packed bias always fit.
@@ -409,24 +437,33 @@ static dlua_status multiply_packed(const dlua_args *a, operands *o, dlua_packed 
   DLUA_TRY(pack(a, o, &p, packed));
   p = merged(a, o);
   if (!matrices_of(&p, &x, &y)) return DLUA_DECLINED;
+  beside e = {p.bias, o->before ? dlua_data(o->before) : NULL};
+  if (e.before && !takes_before(&p, e.before)) return DLUA_DECLINED;
   plan_key key = key_of(a, &p, &x, &y);
-  return run_batch(a, &p, &key);
+  key.epilogue = o->activation | (p.bias ? CUBLASLT_EPILOGUE_BIAS : 0);
+  if (key.epilogue == 0) key.epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+  return run_batch(a, &p, &e, &key);
+}
+
+static dlua_status through_library(const dlua_args *a, operands o) {
+  dlua_product p = merged(a, &o);
+  if (!library_takes(&p)) return DLUA_DECLINED;
+  dlua_packed packed[OPERANDS] = {0};
+  dlua_status status = multiply_packed(a, &o, packed);
+  for (int i = 0; i < OPERANDS; i++) dlua_packed_release(a, &packed[i]);
+  return status;
 }
 
 static dlua_status multiply(const dlua_args *a, operands o) {
   if (dlua_numel(a->out[0]) == 0) return DLUA_OK;
+  dlua_status status = through_library(a, o);
+  if (status != DLUA_DECLINED) return status;
   dlua_product p = merged(a, &o);
-  dlua_status status = DLUA_DECLINED;
-  if (library_takes(&p)) {
-    operands given = o;
-    dlua_packed packed[OPERANDS] = {0};
-    status = multiply_packed(a, &given, packed);
-    for (int i = 0; i < OPERANDS; i++) dlua_packed_release(a, &packed[i]);
-  }
-  return status == DLUA_DECLINED ? dlua_gpu_tiled_product(a, &p) : status;
+  return dlua_gpu_tiled_product(a, &p);
 }
 
-dlua_kernel dlua_gpu_matmul, dlua_gpu_bmm, dlua_gpu_dot, dlua_gpu_linear;
+dlua_kernel dlua_gpu_matmul, dlua_gpu_bmm, dlua_gpu_dot, dlua_gpu_linear, dlua_gpu_linear_relu,
+    dlua_gpu_linear_gelu, dlua_gpu_relu, dlua_gpu_gelu;
 
 dlua_status dlua_gpu_matmul(const dlua_args *a) {
   return multiply(a, (operands){.x = a->in[0], .y = a->in[1]});
@@ -434,6 +471,47 @@ dlua_status dlua_gpu_matmul(const dlua_args *a) {
 dlua_status dlua_gpu_bmm(const dlua_args *a) { return dlua_gpu_matmul(a); }
 dlua_status dlua_gpu_dot(const dlua_args *a) { return dlua_gpu_matmul(a); }
 
-dlua_status dlua_gpu_linear(const dlua_args *a) {
-  return multiply(a, (operands){.x = a->in[0], .y = a->in[1], .bias = a->in[2], .turned = true});
+static operands linear_of(const dlua_args *a) {
+  return (operands){.x = a->in[0], .y = a->in[1], .bias = a->in[2], .turned = true};
+}
+
+dlua_status dlua_gpu_linear(const dlua_args *a) { return multiply(a, linear_of(a)); }
+
+// out[0] = f of result k, in a pass of its own.
+static dlua_status activate(const dlua_args *a, dlua_kernel *f, int k) {
+  dlua_args call = *a;
+  call.in = call.slots, call.nin = call.nout = 1, call.in[0] = a->out[k];
+  return f(&call);
+}
+
+// The library has no activations in double.
+dlua_status dlua_gpu_linear_relu(const dlua_args *a) {
+  operands o = linear_of(a);
+  if (dlua_numel(a->out[0]) == 0) return DLUA_OK;
+  if (a->in[0]->dtype != DLUA_F64) {
+    o.activation = CUBLASLT_EPILOGUE_RELU;
+    dlua_status status = through_library(a, o);
+    if (status != DLUA_DECLINED) return status;
+    o.activation = 0;
+  }
+  DLUA_TRY(multiply(a, o));
+  return activate(a, dlua_gpu_relu, 0);
+}
+
+// The library's gelu is the tanh form, by the hardware's tanh, which is good for 11 bits: it is for
+// bf16 and f16 that ask for that form. Else what it is applied to comes with its bias from the
+// library, has to be kept anyway, and is read once more.
+dlua_status dlua_gpu_linear_gelu(const dlua_args *a) {
+  operands o = linear_of(a);
+  bool half = a->in[0]->dtype == DLUA_BF16 || a->in[0]->dtype == DLUA_F16;
+  if (dlua_numel(a->out[0]) == 0) return DLUA_OK;
+  if (half && a->num[0].i) {
+    o.activation = CUBLASLT_EPILOGUE_GELU_AUX, o.before = a->out[1];
+    dlua_status status = through_library(a, o);
+    if (status != DLUA_DECLINED) return status;
+  }
+  dlua_args product = *a;
+  product.nout = 1, product.out[0] = a->out[1];
+  DLUA_TRY(multiply(&product, linear_of(a)));
+  return activate(a, dlua_gpu_gelu, 1);
 }

@@ -96,7 +96,7 @@ dlua_tensor *dlua_call_n(dlua_scope *s, const dlua_op *op, int n, const dlua_arg
 #define dlua_call(s, op, ...) \
   dlua_call_n(s, op, (int)(sizeof((dlua_arg[]){__VA_ARGS__}) / sizeof(dlua_arg)), \
               (dlua_arg[]){__VA_ARGS__})
-// The same, filling all results of the op into out[0..nout).
+// The same, filling all results of the op into out[0..nout) of DLUA_MAX_OUT.
 void dlua_call_all_n(dlua_scope *s, const dlua_op *op, dlua_tensor **out, int n,
                      const dlua_arg *args);
 #define dlua_call_all(s, op, out, ...) \
@@ -119,7 +119,7 @@ dlua_tensor *dlua_zeros_like(dlua_scope *s, const dlua_tensor *x);
 
 // What a backward function sees of one recorded call. It calls ops only, so it runs on every device
 // and can itself be recorded. b->g[k] is the gradient of result k, never NULL for float results
-// (zeros where nothing came).
+// (zeros where nothing came); but NULL where nothing came for one whose name starts with _.
 struct dlua_back {
   dlua_scope *s;
   dlua_node *node;

@@ -316,6 +316,20 @@ cases.linear = {
   {T {2, 3}, T {4, 3}, T {4}}, {T {2, 3}, T {4, 3}}, {T {3}, T {4, 3}, T {4}}, {T {2, 5, 3}, T {4, 3}, T {4}},
   {T {0, 3}, T {4, 3}, T {4}}, {T {1, 1}, T {1, 1}, T {1}}, {T {7, 5}, T {9, 5}, T {9}}, {T {2, 3}, T {1, 3}},
 }
+cases.linear_relu = cases.linear
+cases.linear_gelu = {
+  {T {2, 3}, T {4, 3}, T {4}}, {T {2, 3}, T {4, 3}}, {T {3}, T {4, 3}, T {4}}, {T {2, 5, 3}, T {4, 3}, T {4}, "tanh"},
+  {T {0, 3}, T {4, 3}, T {4}}, {T {1, 1}, T {1, 1}, T {1}}, {T {7, 5}, T {9, 5}, T {9}, "tanh"},
+  {T {2, 3}, T {1, 3}, {approximate = "tanh"}},
+}
+cases.relu_bias_grad = {
+  {T {2, 3}, T {2, 3}}, {T {3}, T {3}}, {T {1, 4}, T {1, 4}}, {T {4, 1}, T {4, 1}}, {T {0, 3}, T {0, 3}},
+  {T {2, 0}, T {2, 0}}, {T {2, 3, 5}, T {2, 3, 5}}, {T {40, 17}, T {40, 17}},
+}
+cases.gelu_bias_grad = {
+  {T {2, 3}, T {2, 3}}, {T {3}, T {3}, "tanh"}, {T {1, 4}, T {1, 4}}, {T {4, 1}, T {4, 1}, "tanh"},
+  {T {0, 3}, T {0, 3}}, {T {2, 0}, T {2, 0}}, {T {2, 3, 5}, T {2, 3, 5}}, {T {40, 17}, T {40, 17}, "tanh"},
+}
 cases.conv2d = {
   {T {2, 3, 5, 5}, T {4, 3, 3, 3}, T {4}}, {T {1, 2, 4, 5}, T {3, 2, 2, 3}}, {T {1, 1, 3, 3}, T {1, 1, 1, 1}, T {1}},
   {T {2, 2, 5, 5}, T {2, 2, 3, 3}, T {2}, {padding = 1}},
@@ -378,6 +392,8 @@ cases.augment = {
 big.sum, big.mean, big.norm, big.logsumexp = {T {600, 700}}, {T {600, 700}, 1}, {T {600, 700}}, {T {600, 700}, 2}
 big.softmax, big.log_softmax, big.cumsum = {T {600, 700}, 2}, {T {600, 700}, 1}, {T {600, 700}, 1}
 big.matmul, big.linear = {T {200, 300}, T {300, 100}}, {T {200, 300}, T {100, 300}, T {100}}
+big.linear_relu, big.linear_gelu = big.linear, big.linear
+big.relu_bias_grad, big.gelu_bias_grad = {T {600, 1700}, T {600, 1700}}, {T {600, 700}, T {600, 700}}
 big.conv2d = {T {4, 16, 24, 24}, T {16, 16, 3, 3}, T {16}, {padding = 1}}
 big.max_pool2d, big.avg_pool2d = {T {8, 16, 48, 48}, 2}, {T {8, 16, 48, 48}, 2}
 big.batch_norm = {T {8, 16, 48, 48}, T {16}, T {16}, {training = true}}

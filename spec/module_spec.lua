@@ -306,6 +306,78 @@ describe("containers", function()
   end)
 end)
 
+describe("a product and the activation after it", function()
+  local activations = {nn.ReLU(), nn.GELU(), nn.GELU {approximate = "tanh"}}
+  -- The result, and the gradients of input and parameters.
+  local function all_of(layer, x, forward)
+    x = x:detach():requires_grad_()
+    layer:zero_grad()
+    local y = forward(x)
+    y:backward(dlua.linspace(-1, 1, y:numel(), {dtype = y.dtype}):reshape(y.shape))
+    local bias = layer.bias and layer.bias.grad:clone() or nil
+    return {y:detach(), x.grad, layer.weight.grad:clone(), bias}
+  end
+
+  it("run as one call with the same bits", function()
+    for _, activation in ipairs(activations) do
+      for _, size in ipairs {{3, 5, 4}, {300, 70, 200}, {70, 20, 1500}, {1, 4, 4}, {0, 3, 2}} do
+        for _, o in ipairs {{"f32", true}, {"f64", true}, {"f32", false}} do
+          local layer, x = nn.Linear(size[2], size[3], o[2]):to(o[1]), dlua.randn(size[1], size[2]):to(o[1])
+          local got = all_of(layer, x, nn.Sequential {layer, activation})
+          local wanted = all_of(layer, x, function(given) return activation(layer(given)) end)
+          for k = 1, #wanted do assert.is_true(got[k]:equal(wanted[k]), ("%s: %d"):format(activation, k)) end
+          assert.is_true(nn.Sequential {layer, activation}:eval()(x):equal(wanted[1]))
+        end
+      end
+    end
+  end)
+
+  it("have the same values in half precision", function()
+    for _, activation in ipairs(activations) do
+      local layer, x = nn.Linear(30, 20):to("bf16"), dlua.randn(4, 30):to("bf16")
+      local got, wanted = nn.Sequential {layer, activation}(x), activation(layer(x))
+      assert.is_true(got:float():allclose(wanted:float(), {rtol = 2 ^ -6, atol = 2 ^ -9}))
+      if activation:is(nn.ReLU) then assert.is_true(got:equal(wanted)) end
+    end
+  end)
+
+  local wrong = dlua.ones(1, 3)
+  it("name the layer that fails", function()
+    local m = nn.Sequential {nn.Identity(), nn.Sequential {nn.Linear(4, 2), nn.ReLU()}}
+    fails(function() m(wrong) end, "linear_relu: x has 3 features but w expects 4", "[2.1]")
+  end)
+
+  it("are two calls where somebody looks", function()
+    local m = nn.Sequential {nn.Linear(4, 2), nn.GELU(), nn.Linear(2, 2)}
+    fails(function() m(wrong) end, "linear_gelu: x has", "[1]")
+    for k = 1, 2 do
+      local seen
+      local remove = m[k]:register_forward_hook(function(_, inputs, y) seen = {inputs.n, y} end)
+      fails(function() m(wrong) end, "linear: x has", "[1]")
+      local x = dlua.randn(3, 4)
+      m(x)
+      assert.equal(1, seen[1])
+      assert.is_true(seen[2]:equal(k == 1 and m[1](x) or m[1](x):gelu()))
+      remove()
+      fails(function() m(wrong) end, "linear_gelu: x has", "[1]")
+    end
+    fails(function() m:summary {3} end, "linear: x has", "[1]")
+    assert.matches("1: Linear%(4, 2%) +{n,2}", m:summary {4})
+    assert.matches("2: GELU%([^\n]* +{n,2}", m:summary {4})
+  end)
+
+  it("are two calls where one is no longer dlua's own", function()
+    local m, own = nn.Sequential {nn.Linear(4, 2), nn.ReLU()}, nn.ReLU.forward
+    nn.ReLU.forward = function(_, x) return x + 100 end
+    local ok, y = pcall(m, dlua.ones(1, 4))
+    nn.ReLU.forward = own
+    assert.is_true(ok and y:min():item() > 90)
+    local Mine = nn.class "Mine"
+    function Mine:forward(x) return x - 100 end -- luacheck: ignore 212
+    assert.is_true(nn.Sequential {nn.Linear(4, 2), Mine()}(dlua.ones(1, 4)):max():item() < -90)
+  end)
+end)
+
 describe("messages", function()
   it("name the layer by its path", function()
     local m = nn.Sequential {nn.Identity(), nn.Sequential {nn.Linear(4, 2)}}

@@ -39,6 +39,35 @@ return function(reference)
     return p.b and array.zip(function(v, b) return v + b end, out, p.b) or out
   end
 
+  function reference.linear_relu(p) return reference.relu {x = reference.linear(p)} end
+  function reference.linear_gelu(p)
+    return reference.gelu {x = reference.linear(p), approximate = p.approximate}
+  end
+
+  -- What an activation passes back, and its sums over all dimensions but the last.
+  local function with_sums(gx)
+    local n, sums = gx.size[#gx.size], {}
+    for j = 1, n do sums[j] = 0.0 end
+    for k, v in ipairs(gx.data) do sums[(k - 1) % n + 1] = sums[(k - 1) % n + 1] + v end
+    return gx, array.new({n}, sums)
+  end
+  function reference.relu_bias_grad(p)
+    return with_sums(array.zip(function(g, y) return y > 0 and g or 0.0 end, p.g, p.y))
+  end
+  local function normal_slope(x)
+    local erf = reference.erf {x = array.new({1}, {x / math.sqrt(2)})}.data[1]
+    return (1 + erf) / 2 + x * math.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+  end
+  local function tanh_slope(x)
+    local root = math.sqrt(2 / math.pi)
+    local t = 1 - 2 / (math.exp(2 * root * (x + 0.044715 * x ^ 3)) + 1)
+    return (1 + t) / 2 + x / 2 * (1 - t * t) * root * (1 + 3 * 0.044715 * x * x)
+  end
+  function reference.gelu_bias_grad(p)
+    local slope = p.approximate == "tanh" and tanh_slope or normal_slope
+    return with_sums(array.zip(function(g, x) return g * slope(x) end, p.g, p.x))
+  end
+
   local function extent(n, kernel, stride, padding, dilation, up)
     local span = n + 2 * padding - dilation * (kernel - 1) - 1
     local length = (up and -(-span // stride) or span // stride) + 1

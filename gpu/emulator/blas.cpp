@@ -2,6 +2,7 @@
 // stricter than fast: an attribute of a wrong size, a leading dimension too small, an algorithm used
 // for another product than the one it was found for, or an address less aligned than was promised,
 // is refused as the library refuses it.
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -30,6 +31,13 @@ struct Call {
   int32_t compute, scale, turned[2] = {CUBLAS_OP_N, CUBLAS_OP_N};
   uint32_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
   const void *bias = nullptr;
+  void *aux = nullptr;
+  int64_t aux_ld = 0;
+  bool adds_bias() const { return epilogue & CUBLASLT_EPILOGUE_BIAS; }
+  bool has_aux() const {
+    return (epilogue & ~CUBLASLT_EPILOGUE_BIAS) == CUBLASLT_EPILOGUE_GELU_AUX;
+  }
+  bool has_relu() const { return (epilogue & ~CUBLASLT_EPILOGUE_BIAS) == CUBLASLT_EPILOGUE_RELU; }
 };
 
 struct Preference {
@@ -76,6 +84,23 @@ bool valid(const Layout &l) {
          (uint64_t)l.ld >= (columns ? l.rows : l.columns);
 }
 
+// What follows the sums: a bias; ReLU; GELU, whose input is written beside the result as whole packs of
+// 8 elements.
+cublasStatus_t check_epilogue(const Product &p) {
+  const Call &call = *p.call;
+  const Layout *d = p.layout[3];
+  if (call.epilogue == CUBLASLT_EPILOGUE_DEFAULT) return CUBLAS_STATUS_SUCCESS;
+  bool known = call.epilogue == CUBLASLT_EPILOGUE_BIAS || call.has_relu() || call.has_aux();
+  bool activates = call.epilogue != CUBLASLT_EPILOGUE_BIAS;
+  if (!known || d->order == CUBLASLT_ORDER_ROW || (activates && d->type == CUDA_R_64F))
+    return CUBLAS_STATUS_NOT_SUPPORTED;
+  if (call.adds_bias() && !call.bias) return CUBLAS_STATUS_INVALID_VALUE;
+  if (!call.has_aux()) return CUBLAS_STATUS_SUCCESS;
+  bool fits = call.aux && (uintptr_t)call.aux % 16 == 0 && call.aux_ld % 8 == 0 &&
+              call.aux_ld >= (int64_t)d->rows && d->batch == 1;
+  return fits ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
+}
+
 cublasStatus_t check(Product *p) {
   const Layout *a = p->layout[0], *b = p->layout[1], *c = p->layout[2], *d = p->layout[3];
   bool ta = p->call->turned[0] == CUBLAS_OP_T, tb = p->call->turned[1] == CUBLAS_OP_T;
@@ -90,10 +115,7 @@ cublasStatus_t check(Product *p) {
   if (d->batch > 1 && d->step < d->ld * (lines - 1) + 1) fits = false; // results would overlap
   if (!fits) return CUBLAS_STATUS_INVALID_VALUE;
   if (!known_types(*p)) return CUBLAS_STATUS_NOT_SUPPORTED;
-  if (p->call->epilogue == CUBLASLT_EPILOGUE_DEFAULT) return CUBLAS_STATUS_SUCCESS;
-  if (p->call->epilogue != CUBLASLT_EPILOGUE_BIAS || d->order == CUBLASLT_ORDER_ROW)
-    return CUBLAS_STATUS_NOT_SUPPORTED;
-  return p->call->bias ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
+  return check_epilogue(*p);
 }
 
 // A number for everything an algorithm may depend on.
@@ -102,7 +124,7 @@ uint64_t identity(const Product &p) {
   auto mix = [&](uint64_t value) {
     hash = (hash ^ value) * 0x9e3779b97f4a7c15u, hash ^= hash >> 29;
   };
-  mix((uint64_t)p.call->compute), mix(p.call->epilogue);
+  mix((uint64_t)p.call->compute), mix(p.call->epilogue), mix((uint64_t)p.call->aux_ld);
   mix((uint64_t)p.call->turned[0]), mix((uint64_t)p.call->turned[1]);
   for (const Layout *l : p.layout) {
     mix((uint64_t)l->type), mix((uint64_t)l->order), mix(l->rows), mix(l->columns);
@@ -119,6 +141,11 @@ double operand(const Product &p, int which, const void *data, int64_t batch, int
   return p.call->compute == CUBLAS_COMPUTE_32F_FAST_TF32 ? emulator::tf32(value) : value;
 }
 
+// The tanh form, the only one that the library has.
+double gelu(double x) {
+  return 0.5 * x * (1 + std::tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
+}
+
 void multiply(const Product &p, double alpha, const void *a, const void *b, double beta,
               const void *c, void *d) {
   const Layout *l = p.layout[3];
@@ -131,8 +158,12 @@ void multiply(const Product &p, double alpha, const void *a, const void *b, doub
           sum += operand(p, 0, a, batch, i, q) * operand(p, 1, b, batch, q, j);
         sum *= alpha;
         if (beta != 0) sum += beta * operand(p, 2, c, batch, i, j);
-        if (p.call->epilogue == CUBLASLT_EPILOGUE_BIAS)
-          sum += emulator::number_at(type, p.call->bias, i);
+        if (p.call->adds_bias()) sum += emulator::number_at(type, p.call->bias, i);
+        if (p.call->has_aux()) {
+          emulator::put_number(type, p.call->aux, j * p.call->aux_ld + i, sum);
+          sum = gelu(sum);
+        }
+        if (p.call->has_relu() && sum < 0) sum = 0;
         int64_t at = l->order == CUBLASLT_ORDER_COL ? j * l->ld + i : i * l->ld + j;
         emulator::put_number(type, d, batch * l->step + at, sum);
       }
@@ -218,6 +249,8 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t call,
   case CUBLASLT_MATMUL_DESC_TRANSB: return set(&c->turned[1], value, size);
   case CUBLASLT_MATMUL_DESC_EPILOGUE: return set(&c->epilogue, value, size);
   case CUBLASLT_MATMUL_DESC_BIAS_POINTER: return set(&c->bias, value, size);
+  case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER: return set(&c->aux, value, size);
+  case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD: return set(&c->aux_ld, value, size);
   default: return CUBLAS_STATUS_NOT_SUPPORTED;
   }
 }

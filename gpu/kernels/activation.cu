@@ -2,7 +2,7 @@
 // runtime/ops/activation.c. Gradients take g and what the op saved, x or y.
 #include <math.h>
 
-#include "../pointwise.h"
+#include "../reduce.h"
 
 namespace {
 
@@ -90,6 +90,68 @@ struct GeluTanhGrad {
   }
 };
 
+struct GeluEitherGrad {
+  bool by_tanh;
+  template <class C> __device__ C operator()(C g, C x) const {
+    return by_tanh ? GeluTanhGrad()(g, x) : GeluGrad()(g, x);
+  }
+};
+
+// ---------------------------------------------------------------- gradients of a bias before them
+
+template <class T> __device__ inline T stored(const Elements<T> &, compute_t<T> value) {
+  return narrow<T>(value);
+}
+template <class T> __device__ inline compute_t<T> value_of(const Elements<T> &, T element) {
+  return widen(element);
+}
+
+template <class T> __device__ inline uint16_t bits_of(T value) {
+  uint16_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+__device__ inline uint16_t stored(const Halves &halves, float value) {
+  return halves.bf ? bits_of(bf16(value)) : bits_of(f16(value));
+}
+__device__ inline float value_of(const Halves &halves, uint16_t bits) { return halves.value(bits); }
+
+// A loader that makes what it gives: the activation's gradient from g and x, which goes to gx on the
+// way. A fold reads each element once.
+template <class L, class F> struct Made {
+  using C = typename L::C;
+  using T = std::remove_const_t<std::remove_pointer_t<decltype(L::x)>>;
+  static constexpr int WIDTH = L::WIDTH;
+  L g, x;
+  T *gx;
+  F slope;
+  template <int W> __device__ void get(int64_t at, C (&v)[W]) const {
+    C saved[W];
+    Pack<T, W> pack;
+    g.get(at, v), x.get(at, saved);
+    for (int i = 0; i < W; i++) {
+      pack.element[i] = stored(g, slope(v[i], saved[i]));
+      v[i] = value_of(g, pack.element[i]);
+    }
+    *(Pack<T, W> *)(gx + at) = pack;
+  }
+  bool aligned() const { return g.aligned() && x.aligned() && (uintptr_t)gx % 16 == 0; }
+};
+
+// gx = slope(g, x), and its sums over all dimensions but the last.
+template <class F> dlua_status bias_grad(const dlua_args *a, F slope) {
+  const dlua_tensor *g = a->in[0];
+  dlua_reduction r = reduction_of(g, (1u << (g->ndim - 1)) - 1, true);
+  return with_loader<FLOATS>(g, [&](auto load) {
+    using L = decltype(load);
+    using M = Made<L, F>;
+    L x = load;
+    x.x = data<typename M::T>(a->in[1]);
+    M made = {load, x, data<typename M::T>(a->out[0]), slope};
+    return fold(a, r, made, Sum<typename L::C>(a->out[1], 1));
+  });
+}
+
 // ---------------------------------------------------------------- sigmoid, silu, tanh
 
 struct Sigmoid {
@@ -176,4 +238,12 @@ extern "C" dlua_status dlua_gpu_gelu(const dlua_args *a) {
 extern "C" dlua_status dlua_gpu_gelu_grad(const dlua_args *a) {
   bool by_tanh = a->num[0].i;
   return by_tanh ? pointwise<2, FLOATS>(a, GeluTanhGrad()) : pointwise<2, FLOATS>(a, GeluGrad());
+}
+
+extern "C" dlua_status dlua_gpu_relu_bias_grad(const dlua_args *a) {
+  return bias_grad(a, ReluGrad());
+}
+
+extern "C" dlua_status dlua_gpu_gelu_bias_grad(const dlua_args *a) {
+  return bias_grad(a, GeluEitherGrad{a->num[0].i != 0});
 }

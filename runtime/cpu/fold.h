@@ -5,6 +5,10 @@
 
 #include <stdint.h>
 
+// Rows that add_rows adds in f32 before it adds to its sums: the bits are the same where it is
+// called with a multiple of it at a time.
+enum { DLUA_FOLD_DEPTH = 64 };
+
 typedef struct dlua_fold_kernels {
   double (*sum)(const float *x, int64_t n);
   double (*sum_squares)(const float *x, int64_t n, float centre); // of x - centre

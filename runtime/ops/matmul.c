@@ -1,9 +1,11 @@
-// matmul.c - products of matrices: matmul, bmm, dot and linear.
+// matmul.c - products of matrices: matmul, bmm, dot and linear, alone and with the activation after it.
 //
 // All are one loop over a batch of gemm.h products. A batch whose rows follow each other in memory
 // becomes one tall matrix; transposed operands are strides. Gradients are products again, with the
 // transposes as views.
 #include "../cpu/onednn.h"
+#include "../backend.h"
+#include "../cpu/gemm.h"
 #include "../op.h"
 #include "../parallel.h"
 
@@ -199,6 +201,48 @@ static dlua_status linear_fast(const dlua_args *a) {
 static dlua_kernel *const matmul_kernels[] = {matmul_fast, NULL};
 static dlua_kernel *const linear_kernels[] = {linear_fast, NULL};
 
+// ---------------------------------------------------------------- activations after linear
+
+// The call of a part of a: into result k.
+static dlua_args part(const dlua_args *a, const dlua_op *op, int k) {
+  dlua_args call = *a;
+  call.op = op, call.nout = 1, call.out[0] = a->out[k];
+  return call;
+}
+
+// out[0] = f of result k, which may be out[0] itself, while it is still in the cache.
+static dlua_status activate(const dlua_args *a, const dlua_op *f, int k,
+                            dlua_status (*run)(const dlua_args *)) {
+  dlua_args call = part(a, f, 0);
+  call.in = call.slots, call.nin = 1, call.in[0] = a->out[k];
+  return run(&call);
+}
+
+static dlua_status linear_relu_cpu(const dlua_args *a) {
+  DLUA_TRY(linear_cpu(a));
+  return activate(a, &dlua_op_relu, 0, dlua_op_relu.cpu);
+}
+
+static dlua_status linear_relu_fast(const dlua_args *a) {
+  DLUA_TRY(linear_fast(a));
+  return activate(a, &dlua_op_relu, 0, dlua_run_cpu);
+}
+
+static dlua_status linear_gelu_cpu(const dlua_args *a) {
+  dlua_args product = part(a, &dlua_op_linear, 1);
+  DLUA_TRY(linear_cpu(&product));
+  return activate(a, &dlua_op_gelu, 1, dlua_op_gelu.cpu);
+}
+
+static dlua_status linear_gelu_fast(const dlua_args *a) {
+  dlua_args product = part(a, &dlua_op_linear, 1);
+  DLUA_TRY(linear_fast(&product));
+  return activate(a, &dlua_op_gelu, 1, dlua_run_cpu);
+}
+
+static dlua_kernel *const linear_relu_kernels[] = {linear_relu_fast, NULL};
+static dlua_kernel *const linear_gelu_kernels[] = {linear_gelu_fast, NULL};
+
 // ---------------------------------------------------------------- shapes
 
 // The batch dimensions of the result into size; false where they do not broadcast.
@@ -255,16 +299,15 @@ static dlua_status linear_shape(dlua_args *a) {
   if (x->ndim == 0) return dlua_shape_error(a, "x has no dimensions, needs at least 1");
   int64_t features = x->size[x->ndim - 1], size[DLUA_MAX_DIMS];
   if (features != w->size[1]) {
-    return dlua_fail(DLUA_BAD_ARGUMENT,
-                     "linear: x has %lld feature%s but w expects %lld (x %s, w %s)",
-                     (long long)features, features == 1 ? "" : "s", (long long)w->size[1],
-                     dlua_shape_text(x), dlua_shape_text(w));
+    return dlua_fail(DLUA_BAD_ARGUMENT, "%s: x has %lld feature%s but w expects %lld (x %s, w %s)",
+                     a->op->name, (long long)features, features == 1 ? "" : "s",
+                     (long long)w->size[1], dlua_shape_text(x), dlua_shape_text(w));
   }
   if (b && (b->ndim != 1 || b->size[0] != w->size[0]))
     return dlua_shape_error(a, "b must have %lld elements", (long long)w->size[0]);
   memcpy(size, x->size, sizeof size);
   size[x->ndim - 1] = w->size[0];
-  dlua_spec_shape(a, 0, x->ndim, size);
+  for (int k = 0; k < a->nout; k++) dlua_spec_shape(a, k, x->ndim, size);
   return DLUA_OK;
 }
 
@@ -313,14 +356,48 @@ static void matmul_back(dlua_back *b) {
   dlua_give(b, 1, vector_y ? shrunk(s, gy, -1) : gy);
 }
 
-static void linear_back(dlua_back *b) {
+static void give_products(dlua_back *b, dlua_tensor *g) {
   dlua_scope *s = b->s;
-  dlua_tensor *g = b->g[0];
   if (dlua_needs(b, 0)) dlua_give(b, 0, times(s, g, dlua_saved(b, "w")));
   if (dlua_needs(b, 1))
     dlua_give(b, 1, times(s, turned(s, as_matrix(s, g)), as_matrix(s, dlua_saved(b, "x"))));
+}
+
+static void give_bias(dlua_back *b, dlua_tensor *g) {
   if (dlua_needs(b, 2))
-    dlua_give(b, 2, dlua_call(s, &dlua_op_sum, dlua_t(as_matrix(s, g)), dlua_i(0)));
+    dlua_give(b, 2, dlua_call(b->s, &dlua_op_sum, dlua_t(as_matrix(b->s, g)), dlua_i(0)));
+}
+
+static void linear_back(dlua_back *b) {
+  give_products(b, b->g[0]);
+  give_bias(b, b->g[0]);
+}
+
+static void linear_relu_back(dlua_back *b) {
+  dlua_tensor *y = dlua_saved(b, "y"), *both[DLUA_MAX_OUT] = {NULL};
+  if (dlua_needs(b, 2))
+    dlua_call_all(b->s, &dlua_op_relu_bias_grad, both, dlua_t(b->g[0]), dlua_t(y));
+  else
+    both[0] = dlua_call(b->s, &dlua_op_relu_grad, dlua_t(b->g[0]), dlua_t(y));
+  give_products(b, both[0]);
+  if (dlua_needs(b, 2)) dlua_give(b, 2, both[1]);
+}
+
+// A gradient of _z itself comes only from second derivatives.
+static void linear_gelu_back(dlua_back *b) {
+  dlua_tensor *z = dlua_saved(b, "_z"), *both[DLUA_MAX_OUT] = {NULL};
+  if (dlua_needs(b, 2) && !b->g[1]) {
+    dlua_call_all(b->s, &dlua_op_gelu_bias_grad, both, dlua_t(b->g[0]), dlua_t(z),
+                  dlua_v(&b->num[0]));
+    give_products(b, both[0]);
+    dlua_give(b, 2, both[1]);
+    return;
+  }
+  dlua_tensor *g =
+      dlua_call(b->s, &dlua_op_gelu_grad, dlua_t(b->g[0]), dlua_t(z), dlua_v(&b->num[0]));
+  if (b->g[1]) g = dlua_add(b->s, g, b->g[1]);
+  give_products(b, g);
+  give_bias(b, g);
 }
 
 // ---------------------------------------------------------------- ops
@@ -382,5 +459,35 @@ const dlua_op dlua_op_linear = {
     .fast = linear_kernels,
     .back = linear_back,
     .save = "x w",
+    .autocast = DLUA_CAST_LOWER,
+};
+
+const dlua_op dlua_op_linear_relu = {
+    .name = "linear_relu",
+    .sig = "x:T, w:T, b:T? -> y",
+    .doc = "relu of linear in one call: what nn.Sequential makes of nn.Linear before nn.ReLU.",
+    .dtype = DLUA_SAME_FLOAT,
+    .flags = DLUA_HIDDEN,
+    .shape = linear_shape,
+    .cpu = linear_relu_cpu,
+    .fast = linear_relu_kernels,
+    .back = linear_relu_back,
+    .save = "x w y",
+    .autocast = DLUA_CAST_LOWER,
+};
+
+const dlua_op dlua_op_linear_gelu = {
+    .name = "linear_gelu",
+    .sig = "x:T, w:T, b:T?, approximate:e{none|tanh}=none -> y, _z",
+    .doc =
+        "gelu of linear in one call: what nn.Sequential makes of nn.Linear before nn.GELU. _z is "
+        "what gelu is applied to.",
+    .dtype = DLUA_SAME_FLOAT,
+    .flags = DLUA_HIDDEN,
+    .shape = linear_shape,
+    .cpu = linear_gelu_cpu,
+    .fast = linear_gelu_kernels,
+    .back = linear_gelu_back,
+    .save = "x w _z",
     .autocast = DLUA_CAST_LOWER,
 };

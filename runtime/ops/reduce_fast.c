@@ -122,8 +122,10 @@ typedef struct columns {
   float *out;
   double scale;
   int64_t width, strips, depth, rows_per_piece,
-      pieces;    // depth: length of the innermost reduced dim
-  double *table; // pieces × outputs
+      pieces;           // depth: length of the innermost reduced dim
+  double *table;        // pieces × outputs
+  dlua_make_rows *make; // or NULL: x is there
+  void *context;
 } columns;
 
 static void add_piece(const columns *w, int64_t start, int64_t piece, double *sums, int64_t n) {
@@ -134,9 +136,12 @@ static void add_piece(const columns *w, int64_t start, int64_t piece, double *su
   while (row < end) {
     int64_t inside = row % w->depth, some = w->depth - inside;
     if (some > end - row) some = end - row;
-    const float *x = w->x + start + inside * r->reduced_stride[last] +
-                     dlua_offset_at(last, r->reduced, r->reduced_stride, row / w->depth);
-    dlua_fold_simd()->add_rows(sums, x, some, r->reduced_stride[last], n);
+    if (w->make && some > DLUA_FOLD_DEPTH)
+      some = DLUA_FOLD_DEPTH; // summed while still in the cache
+    int64_t at = start + inside * r->reduced_stride[last] +
+                 dlua_offset_at(last, r->reduced, r->reduced_stride, row / w->depth);
+    if (w->make) w->make(w->context, at, some, r->reduced_stride[last], n);
+    dlua_fold_simd()->add_rows(sums, w->x + at, some, r->reduced_stride[last], n);
     row += some;
   }
 }
@@ -200,6 +205,15 @@ dlua_status dlua_sum_fast(const dlua_args *a, unsigned dims, bool mean) {
   }
   if (r.nkept == 0 || r.kept_stride[r.nkept - 1] != 1) return DLUA_DECLINED;
   columns w = {.r = r, .x = dlua_f32(x), .out = dlua_f32(a->out[0]), .scale = scale};
+  return sum_columns(&w);
+}
+
+dlua_status dlua_sum_columns_fast(const dlua_tensor *x, const dlua_tensor *sums,
+                                  dlua_make_rows *make, void *context) {
+  columns w = {
+      .x = dlua_f32(x), .out = dlua_f32(sums), .scale = 1, .make = make, .context = context};
+  dlua_reduction_plan(&w.r, x, (1u << (x->ndim - 1)) - 1);
+  if (w.r.outputs < 2 || w.r.nreduced == 0 || w.r.count == 0) return DLUA_DECLINED;
   return sum_columns(&w);
 }
 

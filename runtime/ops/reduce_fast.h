@@ -9,6 +9,13 @@
 // Sums (or means) of in[0] over dims, where the fastest dimension of x in memory is contiguous:
 // rows, columns and whole tensors. The same bits for every number of threads.
 dlua_status dlua_sum_fast(const dlua_args *a, unsigned dims, bool mean);
+// Writes the elements of rows rows of n, stride apart, the first at place start; called once for each
+// element before it is summed.
+typedef void dlua_make_rows(void *context, int64_t start, int64_t rows, int64_t stride, int64_t n);
+// Sums of x over all dimensions but the last, whose elements make writes: x is contiguous. The bits
+// are those of dlua_sum_fast.
+dlua_status dlua_sum_columns_fast(const dlua_tensor *x, const dlua_tensor *sums,
+                                  dlua_make_rows *make, void *context);
 // Sums (or means), products, all and any of every dtype (accumulate.c).
 dlua_status dlua_accumulate_fast(const dlua_args *a, unsigned dims, dlua_folding folding,
                                  bool mean);

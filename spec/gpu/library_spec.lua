@@ -94,6 +94,50 @@ describe("products on the GPU", function()
     end
   end)
 
+  local function gelu(x, w, b) return dlua.ops.linear_gelu(x, w, b) end
+  local function gelu_tanh(x, w, b) return dlua.ops.linear_gelu(x, w, b, "tanh") end
+  it("apply an activation", function()
+    local function gaps(x, k) return k == 1 and x[{{}, {1, 3}, {}}] or x end
+    local function every_second(x, k) return k == 3 and x[{{1, -1, 2}}] or x end
+    for _, f in ipairs {dlua.ops.linear_relu, gelu, gelu_tanh} do
+      for _, dtype in ipairs {"f32", "f64", "bf16", "f16"} do
+        compare(f, as_is, dtype, {2, 3, 5}, {4, 5}, {4})
+        compare(f, as_is, dtype, {6, 5}, {16, 5}, {16}) -- 8 elements at a time
+        compare(f, as_is, dtype, {6, 5}, {16, 5})
+        compare(f, as_is, dtype, {5}, {8, 5}, {8})
+        compare(f, gaps, dtype, {3, 4, 5}, {8, 5}, {8})
+        compare(f, every_second, dtype, {3, 5}, {8, 5}, {15})
+        compare(f, as_is, dtype, {3, 0}, {8, 0}, {8})
+        compare(f, as_is, dtype, {0, 3}, {8, 3}, {8})
+      end
+    end
+  end)
+
+  it("keep nan through relu", function()
+    for _, dtype in ipairs {"f32", "f64", "bf16", "f16"} do
+      local x = dlua.tensor({{0 / 0, 1}, {1, 1}}):to(dtype):to("cuda")
+      local y = dlua.ops.linear_relu(x, dlua.ones(8, 2):to(dtype):to("cuda"), dlua.ones(8):to(dtype):to("cuda"))
+      assert.equal(8, y:isnan():sum():item(), dtype)
+    end
+  end)
+
+  it("give the activation's gradients what it was applied to", function()
+    for _, f in ipairs {dlua.ops.linear_relu, gelu, gelu_tanh} do
+      for _, dtype in ipairs {"f32", "f64", "bf16"} do
+        local given = {dlua.randn(40, 5):to(dtype), dlua.randn(16, 5):to(dtype), dlua.randn(16):to(dtype)}
+        local g, all = dlua.randn(40, 16):to(dtype), {}
+        for _, device in ipairs {"cpu", "cuda"} do
+          local leaves = {}
+          for k, x in ipairs(given) do leaves[k] = x:to(device):detach():requires_grad_() end
+          f(table.unpack(leaves)):backward(g:to(device))
+          for k, x in ipairs(leaves) do leaves[k] = x.grad end
+          all[device] = leaves
+        end
+        for k = 1, 3 do assert.is_true(error_of(all.cuda[k], all.cpu[k]) <= 2 * limits[dtype], dtype) end
+      end
+    end
+  end)
+
   it("have the same gradients", function()
     local x, w, g = dlua.randn(2, 3, 5), dlua.randn(4, 5), dlua.randn(2, 3, 4)
     local function gradients(device)
@@ -218,6 +262,55 @@ describe("libraries of the GPU that fail", function()
     assert.is_true(with_fault("cudnnBackendFinalize", fault_code.dnn_unsupported, -1,
       function() before = dlua.conv2d(picture, kernel) end))
     assert.is_true(error_of(before, wanted) < 1e-5)
+  end)
+
+  local relu = dlua.ops.linear_relu
+  local function gelu(a, w, b) return dlua.ops.linear_gelu(a, w, b, "tanh") end
+  local function layer(rows, dtype)
+    local cpu = {dlua.randn(rows, 7):to(dtype), dlua.randn(16, 7):to(dtype), dlua.randn(16):to(dtype)}
+    local gpu = {}
+    for k, t in ipairs(cpu) do gpu[k] = t:to("cuda") end
+    return cpu, gpu
+  end
+
+  it("leave an activation to dlua's kernels, or the whole layer", function()
+    local rows = 40
+    for _, case in ipairs {{relu, "f32"}, {relu, "bf16"}, {gelu, "bf16"}, {gelu, "f16"}, {gelu, "f32"}} do
+      for _, refusals in ipairs {1, -1} do -- the first question, or all
+        rows = rows + 1
+        local f, dtype = table.unpack(case)
+        local cpu, gpu = layer(rows, dtype)
+        local got
+        assert.is_true(with_fault("cublasLtMatmulAlgoGetHeuristic", fault_code.blas_unsupported, refusals,
+          function() got = f(table.unpack(gpu)) end))
+        assert.is_true(error_of(got, f(table.unpack(cpu))) <= limits[dtype], dtype)
+        assert.is_true(error_of(f(table.unpack(gpu)), got:to("cpu")) <= limits[dtype]) -- with the plans there are
+      end
+    end
+  end)
+
+  it("launch no kernel for an activation that they apply", function()
+    for _, case in ipairs {{relu, "f32", true}, {relu, "f16", true}, {relu, "f64", false}, {gelu, "bf16", true},
+      {gelu, "f16", true}, {gelu, "f32", false}, {dlua.ops.linear_gelu, "bf16", false}} do
+      local _, gpu = layer(6, case[2])
+      assert.equal(case[3], (with_fault("cudaLaunchKernel", 719, 1, function() case[1](table.unpack(gpu)) end)))
+    end
+  end)
+
+  it("hold nothing back after an activation that fails", function()
+    for _, call in ipairs {"cublasLtMatmulDescSetAttribute", "cublasLtMatmul"} do
+      local n, _, gpu = 1, layer(call == "cublasLtMatmul" and 70 or 71, "bf16")
+      collectgarbage()
+      local live = dlua.cuda.memory().live
+      repeat
+        local ok, message = with_fault(call, 999, n, function() gelu(table.unpack(gpu)) end)
+        assert.is_true(ok or message:find(call .. ": an error of the emulator (999)", 1, true) ~= nil, message)
+        n = n + 1
+      until ok
+      assert.is_true(n > 2, call)
+      collectgarbage()
+      assert.equal(live, dlua.cuda.memory().live)
+    end
   end)
 
   it("are named in the message", function()

@@ -45,6 +45,15 @@ activation(dlua.hardtanh, {
   doc = "x held between min and max",
 })
 
+-- The same after a product, in one call.
+function activations.ReLU:after_linear(x, weight, bias) -- luacheck: ignore 212
+  return dlua.ops.linear_relu(x, weight, bias)
+end
+
+function activations.GELU:after_linear(x, weight, bias)
+  return dlua.ops.linear_gelu(x, weight, bias, self.approximate)
+end
+
 -- PReLU's slope is trained: one for all, or one per channel (dimension 2).
 local PReLU = layer {
   "PReLU", {"count", "count", 1, long = "num_parameters"}, {"start", "number", 0.25, long = "init"},

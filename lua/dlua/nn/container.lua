@@ -2,6 +2,8 @@
 local dlua = require "dlua"
 local class = require "dlua.class"
 local help = require "dlua.help"
+local activations = require "dlua.nn.activation"
+local Linear = require "dlua.nn.layers".Linear
 local module = require "dlua.nn.module"
 
 local Module, is_module = module.Module, module.is_module
@@ -65,14 +67,33 @@ local function is_sealed(layer)
   return rawget(metatable, "builtin") == true
 end
 
+local linear_forward = Linear.forward
+local activation_forward = {
+  [activations.ReLU] = activations.ReLU.forward, [activations.GELU] = activations.GELU.forward,
+}
+
+-- May a layer and the one after it run as one call? A product and its activation may, while they are what dlua made
+-- them and no hook and no watcher wants to see what passes between them.
+local function are_one(first, second)
+  if getmetatable(first) ~= Linear or not second then return false end
+  local class_of_second = getmetatable(second)
+  local forward = activation_forward[class_of_second]
+  return forward ~= nil and forward == class_of_second.forward and Linear.forward == linear_forward
+    and not first._hooks and not second._hooks and not module.is_watched()
+end
+
 -- What lies between two sealed layers nobody else can see: its box is emptied as soon as the second has read it. The
 -- tape keeps what backward needs, everything else is free for reuse while still warm in the cache.
 function Sequential:forward(x, extra)
   if extra ~= nil then dlua.fail("Sequential: takes one input") end
-  local given, sealed_before = x, false
-  for k = 1, rawlen(self) do
-    local layer = self[k]
-    local y = layer(x)
+  local given, sealed_before, k = x, false, 1
+  while k <= rawlen(self) do
+    local layer, y = self[k]
+    if are_one(layer, self[k + 1]) then
+      y, k = layer(x, self[k + 1]), k + 2
+    else
+      y, k = layer(x), k + 1
+    end
     local sealed = is_sealed(layer)
     if sealed_before and sealed and not rawequal(x, y) and not rawequal(x, given) then x:release() end
     x, sealed_before = y, sealed

@@ -31,7 +31,11 @@ function Linear:build()
   if self.bias then self:replace("bias", uniform({self.cout}, bound)) end
 end
 
-function Linear:forward(x) return linear(x, self.weight, self.bias or nil) end
+-- activation: the layer that follows, where Sequential wants both in one call.
+function Linear:forward(x, activation)
+  if activation then return activation:after_linear(x, self.weight, self.bias or nil) end
+  return linear(x, self.weight, self.bias or nil)
+end
 
 local Conv2d = layer {
   "Conv2d", {"cin", "count", long = "in_channels"}, {"cout", "count", long = "out_channels"},

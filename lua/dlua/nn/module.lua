@@ -366,6 +366,8 @@ local function watching(watch, fn)
   if not ok then error(problem, 0) end
 end
 
+local function is_watched() return watcher ~= nil end
+
 local function observed(self, inputs, ...)
   local outputs = table.pack(...)
   for _, entry in ipairs(self._hooks or {}) do
@@ -455,7 +457,8 @@ end
 function Module:__tostring() return table.concat(tree(self, "", "", {}), "\n") end
 
 return {
-  Module = Module, Parameter = Parameter, is_module = is_module, watching = watching, call = Module.__call,
+  Module = Module, Parameter = Parameter, is_module = is_module, watching = watching,
+  is_watched = is_watched, call = Module.__call,
   layer_path = layer_path,
   shape_text = shape_text,
 }

@@ -15,7 +15,7 @@
 #include "../../normal.h"
 #include "../../rng.h"
 
-enum { LANES = 16, GROUP = 4, DEPTH = 64 };
+enum { LANES = 16, GROUP = 4, DEPTH = DLUA_FOLD_DEPTH };
 
 // Lanes wider than the registers would change the calling convention; nothing here is called with
 // them.
