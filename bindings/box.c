@@ -41,6 +41,8 @@ static struct {
   size_t young_step;
   unsigned full_patience; // 1, or more after full collections that freed little
   lua_State *running;
+  lua_State *main; // the state's first coroutine
+  bool reclaiming; // an allocation has failed, and garbage is being collected
   volatile sig_atomic_t interrupted;
   bool always; // collect at every turn, for specs
 } context = {.boxes = {&context.boxes, &context.boxes},
@@ -117,7 +119,7 @@ static int box_gc(lua_State *L) {
 static int box_release(lua_State *L) {
   box *b = test_box(L, 1, &tensor_tag);
   if (!b) return dlua_bind_raise(L, "release: x must be a tensor, got %s", dlua_bind_type(L, 1));
-  empty(b);
+  if (!context.reclaiming) empty(b); // else the collection that is under way will
   return 0;
 }
 
@@ -134,7 +136,7 @@ static void close_scope(box *scope) {
   for (link *l = scope->link.after; l != &context.boxes; l = l->after) {
     box *b = (box *)l;
     bool leaf = b->tensor && b->tensor->requires_grad && !b->tensor->node;
-    if (b->tag == &tensor_tag && !leaf) empty(b);
+    if (b->tag == &tensor_tag && !leaf && !context.reclaiming) empty(b);
   }
   unlink_box(&scope->link);
 }
@@ -304,13 +306,39 @@ void dlua_bind_collect(lua_State *L) {
   context.next = dlua_live_bytes() + context.young_step;
 }
 
-bool dlua_bind_retry(lua_State *L, dlua_status status) {
-  if (status != DLUA_NO_MEMORY) return false;
-  lua_gc(L, LUA_GCCOLLECT);
-  lua_gc(L, LUA_GCCOLLECT); // what the first one's finalizers let go of
-  for (int k = 0; k < dlua_device_count(); k++) dlua_empty_cache(dlua_device_at(k));
+// Called when an allocation fails, in the middle of whatever computes. What that borrows is in boxes
+// on the stack or held by references; finalizers of scripts could still take it away, so they may
+// not touch tensors meanwhile. The main coroutine is there as long as the state is; the one that
+// computes may be another.
+static void collect_for_memory(void) {
+  lua_State *L = context.main, *running = context.running;
+  context.reclaiming = true;
+  for (int round = 0; round < 2; round++) { // the second for what finalizers let go of
+    lua_gc(L, LUA_GCCOLLECT);
+    if (lua_checkstack(L, 4)) dlua_bind_drain(L);
+  }
+  context.reclaiming = false;
+  context.running = running;
   dlua_bind_measure_anew();
-  return true;
+}
+
+static int forget_state(lua_State *L) {
+  (void)L;
+  dlua_set_reclaim(NULL);
+  return 0;
+}
+
+// Collects for allocations of this thread until the state is closed.
+static void remember_state(lua_State *L) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+  context.main = lua_tothread(L, -1);
+  lua_newuserdatauv(L, 0, 0);
+  lua_newtable(L);
+  lua_pushcfunction(L, forget_state), lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &context);
+  lua_pop(L, 1);
+  dlua_set_reclaim(collect_for_memory);
 }
 
 lua_State *dlua_bind_running(void) { return context.running; }
@@ -324,6 +352,8 @@ bool dlua_bind_take_interrupt(void) {
 }
 
 void dlua_bind_enter(lua_State *L) {
+  if (context.reclaiming)
+    dlua_bind_raise_text(L, "memory is out: a finalizer that frees some cannot compute");
   if (dlua_bind_take_interrupt()) dlua_bind_raise_text(L, "interrupted");
   dlua_bind_drain(L);
   dlua_bind_collect(L);
@@ -394,6 +424,7 @@ void dlua_bind_boxes(lua_State *L) {
   lua_pushcfunction(L, box_release);
   lua_setfield(L, -2, "release");
   lua_pop(L, 1);
+  remember_state(L);
   lua_gc(L, LUA_GCGEN, 0, 0);
   context.always = dlua_env_on("DLUA_COLLECT");
 }

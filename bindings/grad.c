@@ -38,6 +38,7 @@ static int read_tensors(lua_State *L, int index, const char *who, dlua_tensor **
                     dlua_bind_type(L, index));
   }
   int count = (int)lua_rawlen(L, index);
+  luaL_checkstack(L, count + 4, "grad: too many tensors");
   if (count == 0 || count > MOST)
     dlua_bind_raise(L, "grad: %s has %d tensors, not 1..%d", who, count, MOST);
   for (int k = 0; k < count; k++) {
@@ -45,8 +46,7 @@ static int read_tensors(lua_State *L, int index, const char *who, dlua_tensor **
     list[k] = dlua_bind_test_tensor(L, -1);
     if (!list[k])
       dlua_bind_raise(L, "grad: item %d of %s must be a tensor, got %s", k + 1, who,
-                      dlua_bind_type(L, -1));
-    lua_pop(L, 1); // the list keeps it
+                      dlua_bind_type(L, -1)); // it stays here: a finalizer may change the list
   }
   return count;
 }

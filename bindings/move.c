@@ -94,7 +94,6 @@ static int to(lua_State *L) {
   if (t.device && t.device != dlua_device_of(x)) {
     dlua_tensor **slot = dlua_bind_box(L);
     dlua_status status = move(x, t.device, slot);
-    if (dlua_bind_retry(L, status)) status = move(x, t.device, slot);
     dlua_bind_check(L, dlua_name_failure(status, "to"));
   }
   return 1;

@@ -87,11 +87,13 @@ static dlua_status read_index_table(call *c, int k, int index) {
   return hold(c, k, x);
 }
 
-// A table of tensors: they become the inputs from k on.
+// A table of tensors: they become the inputs from k on. They stay on the stack, since a finalizer may
+// change the table while the op runs.
 static dlua_status read_list(call *c, int k, int index) {
   const char *name = c->b->sig->tensor[k].name;
   if (!lua_istable(c->L, index)) return wrong_type(c, name, "a table of tensors", index);
   int count = (int)lua_rawlen(c->L, index);
+  if (!lua_checkstack(c->L, count + 4)) return WRONG("%s: %s is too long", c->b->name, name);
   if (k + count > DLUA_MAX_IN) {
     dlua_tensor **in = dlua_new_block(sizeof *in * (size_t)(k + count));
     if (!in) return DLUA_NO_MEMORY;
@@ -101,10 +103,9 @@ static dlua_status read_list(call *c, int k, int index) {
   for (int i = 0; i < count; i++) {
     lua_rawgeti(c->L, index, i + 1);
     c->a.in[k + i] = dlua_bind_test_tensor(c->L, -1);
-    const char *type = dlua_bind_type(c->L, -1);
-    lua_pop(c->L, 1);
     if (!c->a.in[k + i]) {
-      return WRONG("%s: item %d of %s must be a tensor, got %s", c->b->name, i + 1, name, type);
+      return WRONG("%s: item %d of %s must be a tensor, got %s", c->b->name, i + 1, name,
+                   dlua_bind_type(c->L, -1));
     }
   }
   c->a.nin = k + count;
@@ -333,9 +334,12 @@ static dlua_status read_option(call *c, const char *key, int index) {
 }
 
 static dlua_status read_options(call *c) {
-  for (lua_pushnil(c->L); lua_next(c->L, c->options); lua_pop(c->L, 1)) {
-    dlua_status status = read_option(c, lua_tostring(c->L, -2), lua_gettop(c->L));
-    if (status != DLUA_OK) return lua_pop(c->L, 2), status;
+  lua_pushnil(c->L);
+  while (lua_next(c->L, c->options)) { // the values stay on the stack, see read_list
+    int value = lua_gettop(c->L);
+    DLUA_TRY(read_option(c, lua_tostring(c->L, value - 1), value));
+    if (!lua_checkstack(c->L, 4)) return WRONG("%s: too many options", c->b->name);
+    lua_pushvalue(c->L, value - 1);
   }
   return DLUA_OK;
 }
@@ -405,7 +409,6 @@ static int call_op(lua_State *L) {
   int top = lua_gettop(L);
   for (int k = 0; k < b->nvisible && !b->inplace; k++) slot[k] = dlua_bind_box(L);
   dlua_status status = perform(&c);
-  if (dlua_bind_retry(L, status)) status = perform(&c);
   if (status != DLUA_OK) return dlua_bind_check(L, status), 0;
   if (b->inplace) return deliver_inplace(&c);
   int count = deliver(&c, slot);

@@ -12,15 +12,16 @@
 
 // ---------------------------------------------------------------- lists of tensors
 
-// A list of borrowed tensors in memory that the collector owns; the boxes stay in the Lua list.
+// A list of borrowed tensors in memory that the collector owns; their boxes stay above it on the
+// stack, since a finalizer may change the Lua list.
 static dlua_tensor **list_of(lua_State *L, int index, const char *who, int *n) {
   dlua_bind_need_table(L, index, who);
   *n = (int)lua_rawlen(L, index);
+  luaL_checkstack(L, *n + 16, who);
   dlua_tensor **list = lua_newuserdatauv(L, (size_t)(*n + 1) * sizeof *list, 0);
   for (int k = 0; k < *n; k++) {
     lua_rawgeti(L, index, k + 1);
     list[k] = dlua_bind_tensor(L, -1, who);
-    lua_pop(L, 1);
   }
   return list;
 }
@@ -96,6 +97,7 @@ static int find_bad_gradient(lua_State *L) {
 // core.clear_gradients(parameters): grad becomes nil.
 static int clear_gradients(lua_State *L) {
   int n;
+  dlua_bind_enter(L);
   dlua_tensor **list = list_of(L, 1, "zero_grad: parameters", &n);
   for (int k = 0; k < n; k++) {
     dlua_tensor_release(list[k]->grad);
@@ -213,8 +215,9 @@ static int read_rule(lua_State *L) {
 }
 
 // core.optim_step(rule, group, guard, verdict): one step of a group {params =, slots = {list, list,
-// list}, steps =, options…}. On a device the guard's verdict is a 0-d tensor, see optim.h. Returns false, with nothing changed, when a parameter needs the formulas in
-// Lua; with guard, the position of one whose gradient is not finite and whether anything was changed.
+// list}, steps =, options…}. On a device the guard's verdict is a 0-d tensor, see optim.h. Returns
+// false, with nothing changed, when a parameter needs the formulas in Lua; with guard, the position of
+// one whose gradient is not finite and whether anything was changed.
 static int optim_step(lua_State *L) {
   int rule = read_rule(L), n, count = 0;
   bool guard = lua_toboolean(L, 3);
@@ -266,6 +269,7 @@ static int optim_step(lua_State *L) {
 // core.set_data(x, y): x takes over y's elements, dtype, shape and device and stays the same
 // tensor, leaf or not of a graph to come. For modules that move.
 static int set_data(lua_State *L) {
+  dlua_bind_enter(L);
   dlua_tensor *x = dlua_bind_tensor(L, 1, "set_data: x");
   dlua_tensor *y = dlua_bind_tensor(L, 2, "set_data: y"), *source = NULL;
   if (x->node) return dlua_bind_raise(L, "set_data: x was made by a recorded call");

@@ -177,9 +177,7 @@ static int tensor(lua_State *L) {
     return dlua_bind_raise(L, "tensor: x is a tensor already; use x:clone() or x:to(…) (x %s)",
                            dlua_shape_text(x));
   }
-  dlua_status status = dlua_bind_read(L, 1, "tensor", dtype, slot);
-  if (dlua_bind_retry(L, status)) status = dlua_bind_read(L, 1, "tensor", dtype, slot);
-  dlua_bind_check(L, status);
+  dlua_bind_check(L, dlua_bind_read(L, 1, "tensor", dtype, slot));
   dlua_bind_check(L, dlua_to_device(*slot, device, moved));
   if (requires_grad) dlua_bind_check(L, dlua_bind_require(*moved, "tensor", true));
   return 1;

@@ -25,15 +25,14 @@ dlua_tensor **dlua_bind_box(lua_State *L);
 dlua_tensor *dlua_bind_tensor(lua_State *L, int index, const char *who);
 // The same, NULL when the value is no tensor.
 dlua_tensor *dlua_bind_test_tensor(lua_State *L, int index);
-// On DLUA_NO_MEMORY: drop the cache, collect twice, then say whether to try the call once more.
-bool dlua_bind_retry(lua_State *L, dlua_status status);
 // At op entry: collects when external bytes have outgrown the last collection (policy in box.c).
 void dlua_bind_collect(lua_State *L);
 // After a cache was emptied: that growth counts from the bytes that are live now.
 void dlua_bind_measure_anew(void);
 
 // To be called at the start of every function that computes: notes the state for script lines, runs
-// what waits for the Lua thread, honours Ctrl-C, and collects when that is due.
+// what waits for the Lua thread, honours Ctrl-C, and collects when that is due. Raises in finalizers
+// that run because memory is out: then a computation is under way already.
 void dlua_bind_enter(lua_State *L);
 // The state that called dlua_bind_enter last.
 lua_State *dlua_bind_running(void);

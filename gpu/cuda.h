@@ -42,4 +42,9 @@ dlua_status dlua_dnn_check(const char *call, cudnnStatus_t error);
 #define BLAS_TRY(...) DLUA_TRY(BLAS_STATUS(__VA_ARGS__))
 #define DNN_TRY(...) DLUA_TRY(DNN_STATUS(__VA_ARGS__))
 
+// Memory beside the runtime's cache, of the current device and pinned. As in dlua_alloc a second try
+// is made when everything is given back that can be.
+dlua_status dlua_cuda_device_memory(void **block, size_t bytes);
+dlua_status dlua_cuda_pinned_memory(void **memory, size_t bytes);
+
 #endif

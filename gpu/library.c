@@ -14,7 +14,12 @@ dlua_status dlua_gpu_blas(int index, cublasLtHandle_t *handle) {
   static cublasLtHandle_t handles[MOST_DEVICES];
   void *queue;
   DLUA_TRY(dlua_gpu_queue(index, &queue));
-  if (!handles[index]) BLAS_TRY(cublasLtCreate, &handles[index]);
+  if (!handles[index]) {
+    dlua_status status = BLAS_STATUS(cublasLtCreate, &handles[index]);
+    if (status == DLUA_NO_MEMORY && dlua_reclaim())
+      status = BLAS_STATUS(cublasLtCreate, &handles[index]);
+    DLUA_TRY(status);
+  }
   *handle = handles[index];
   return DLUA_OK;
 }
@@ -25,8 +30,10 @@ dlua_status dlua_gpu_dnn(int index, cudnnHandle_t *handle) {
   DLUA_TRY(dlua_gpu_queue(index, &queue));
   if (!handles[index]) {
     cudnnHandle_t made;
-    DNN_TRY(cudnnCreate, &made);
-    dlua_status status = DNN_STATUS(cudnnSetStream, made, queue);
+    dlua_status status = DNN_STATUS(cudnnCreate, &made);
+    if (status == DLUA_NO_MEMORY && dlua_reclaim()) status = DNN_STATUS(cudnnCreate, &made);
+    DLUA_TRY(status);
+    status = DNN_STATUS(cudnnSetStream, made, queue);
     if (status != DLUA_OK) return dlua_cuda_calls_table.cudnnDestroy(made), status;
     handles[index] = made;
   }

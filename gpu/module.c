@@ -61,7 +61,7 @@ static dlua_status info(int index, dlua_device_info *info) {
   *info = (dlua_device_info){0};
   CUDA_TRY(cudaGetDeviceProperties, &p, index);
   CUDA_TRY(cudaRuntimeGetVersion, &version);
-  CUDA_TRY(cudaSetDevice, index);
+  DLUA_TRY(dlua_gpu_select(index));
   CUDA_TRY(cudaMemGetInfo, &info->free, &all);
   size_t dnn = dlua_cuda_calls_table.cudnnGetVersion();
   snprintf(info->name, sizeof info->name, "%.120s", p.name);

@@ -12,7 +12,7 @@ dlua_status dlua_note_send(dlua_notes *n, cudaStream_t work, const void *src, si
                            uint64_t *ticket) {
   void *memory = NULL;
   if (!n->memory) {
-    CUDA_TRY(cudaHostAlloc, &memory, DLUA_NOTES * DLUA_NOTE_BYTES, cudaHostAllocDefault);
+    DLUA_TRY(dlua_cuda_pinned_memory(&memory, DLUA_NOTES * DLUA_NOTE_BYTES));
     n->memory = memory;
   }
   uint64_t next = n->sent + 1;

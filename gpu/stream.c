@@ -40,10 +40,19 @@ dlua_status dlua_gpu_open(int *count) {
   return DLUA_OK;
 }
 
+// Makes the device current; nobody else in the process changes it.
+dlua_status dlua_gpu_select(int index) {
+  static _Thread_local int current = -1;
+  if (index == current) return DLUA_OK;
+  CUDA_TRY(cudaSetDevice, index);
+  current = index;
+  return DLUA_OK;
+}
+
 // Makes the device current, with its stream there.
 static dlua_status use(int index, stream **s) {
   *s = &streams[index];
-  CUDA_TRY(cudaSetDevice, index);
+  DLUA_TRY(dlua_gpu_select(index));
   if (!(*s)->queue) CUDA_TRY(cudaStreamCreateWithFlags, &(*s)->queue, cudaStreamNonBlocking);
   return DLUA_OK;
 }
@@ -70,8 +79,8 @@ dlua_status dlua_gpu_alloc(int index, size_t bytes, void **block) {
 
 void dlua_gpu_free(int index, void *block, size_t bytes) {
   (void)bytes;
-  dlua_cuda_calls_table.cudaSetDevice(index);
-  dlua_cuda_calls_table.cudaFree(block); // nobody is left to hear of a failure
+  if (dlua_gpu_select(index) == DLUA_OK)
+    dlua_cuda_calls_table.cudaFree(block); // nobody is left to hear of a failure
 }
 
 dlua_status dlua_gpu_from_host(int index, void *dst, const void *src, size_t bytes) {
@@ -161,7 +170,7 @@ dlua_status dlua_gpu_index_check(const dlua_args *a, dlua_index_check *check) {
   DLUA_TRY(use(a->device->index, &s));
   if (!s->cell) {
     void *cell = NULL;
-    CUDA_TRY(cudaMalloc, &cell, sizeof *s->cell);
+    DLUA_TRY(dlua_cuda_device_memory(&cell, sizeof *s->cell));
     s->cell = cell;
     CUDA_TRY(cudaMemsetAsync, s->cell, 0, sizeof *s->cell, s->queue);
   }
@@ -213,7 +222,9 @@ dlua_status dlua_gpu_launch(const dlua_args *a, const void *kernel, const unsign
   stream *s;
   if (blocks[0] == 0 || blocks[1] == 0 || blocks[2] == 0) return DLUA_OK;
   DLUA_TRY(use(a->device->index, &s));
-  CUDA_TRY(cudaLaunchKernel, kernel, (dim3){blocks[0], blocks[1], blocks[2]},
-           (dim3){threads[0], threads[1], threads[2]}, arguments, 0, s->queue);
-  return DLUA_OK;
+  dim3 grid = {blocks[0], blocks[1], blocks[2]}, block = {threads[0], threads[1], threads[2]};
+  dlua_status status = CUDA_STATUS(cudaLaunchKernel, kernel, grid, block, arguments, 0, s->queue);
+  if (status == DLUA_NO_MEMORY && dlua_reclaim()) // its code comes into memory at the first launch
+    status = CUDA_STATUS(cudaLaunchKernel, kernel, grid, block, arguments, 0, s->queue);
+  return status;
 }

@@ -16,7 +16,7 @@
 #include "args.h"
 #include "optim.h"
 
-#define DLUA_ABI 3
+#define DLUA_ABI 4
 
 // What a device keeps of values that were sent (dlua_backend.send), and how large one may be.
 #define DLUA_NOTES 64
@@ -35,6 +35,7 @@ typedef struct dlua_host {
   // queued, since the next one to get them comes later in order.
   dlua_status (*alloc)(dlua_device *device, size_t bytes, void **block);
   void (*free)(dlua_device *device, void *block, size_t bytes);
+  bool (*reclaim)(void);     // see dlua_reclaim
   uint64_t (*rng_key)(void); // see rng.h
   uint64_t (*rng_take)(uint64_t blocks);
   // Where the script is, "[features.1]  train.lua:41", for errors found later; "" when unknown.

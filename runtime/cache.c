@@ -86,6 +86,26 @@ static _Thread_local dlua_device *short_of_memory;
 
 dlua_device *dlua_out_of_memory(void) { return short_of_memory ? short_of_memory : dlua_cpu(); }
 
+// ---------------------------------------------------------------- when memory is out
+
+static _Thread_local struct {
+  void (*fn)(void);
+  bool running;
+} reclaim;
+
+void dlua_set_reclaim(void (*fn)(void)) { reclaim.fn = fn; }
+
+bool dlua_reclaim(void) {
+  if (!reclaim.fn || reclaim.running) return false;
+  reclaim.running = true;
+  reclaim.fn();
+  for (int k = 0; k < dlua_device_count(); k++) dlua_empty_cache(dlua_device_at(k));
+  reclaim.running = false;
+  return true;
+}
+
+// ---------------------------------------------------------------- counts
+
 static void count_in(dlua_memory *stats, size_t bytes, bool from_system) {
   stats->live += bytes, stats->allocations++, stats->system += from_system;
   if (stats->live > stats->peak) stats->peak = stats->live;
@@ -266,17 +286,25 @@ static void device_free(dlua_device *device, void *memory, size_t bytes) {
 
 // ---------------------------------------------------------------- blocks
 
+static dlua_status try_alloc(dlua_device *device, size_t bytes, void **memory, bool fails) {
+  if (fails) {
+    return dlua_fail(DLUA_NO_MEMORY, "out of memory: %zu bytes more on %s (injected)", bytes,
+                     device->name);
+  }
+  return device->cache->segments ? device_alloc(device, bytes, memory)
+                                 : host_alloc(device, bytes, memory);
+}
+
 dlua_status dlua_alloc(dlua_device *device, size_t bytes, void **memory) {
   dlua_status status;
   if (bytes > (size_t)1 << 46)
     status = dlua_fail(DLUA_NO_MEMORY, "out of memory: %.1f GiB asked for", bytes / 1073741824.0);
-  else if (must_fail()) {
-    status = dlua_fail(DLUA_NO_MEMORY, "out of memory: %zu bytes more on %s (injected)", bytes,
-                       device->name);
-  } else if (device->cache->segments)
-    status = device_alloc(device, bytes, memory);
-  else
-    status = host_alloc(device, bytes, memory);
+  else {
+    bool fails = must_fail();
+    status = try_alloc(device, bytes, memory, fails);
+    if (status == DLUA_NO_MEMORY && dlua_reclaim())
+      status = try_alloc(device, bytes, memory, fails);
+  }
   if (status == DLUA_NO_MEMORY) short_of_memory = device;
   return status;
 }
@@ -343,27 +371,30 @@ static _Thread_local int small_count[SMALL_LISTS];
 
 static size_t list_of(size_t bytes) { return bytes ? (bytes + SMALL_STEP - 1) / SMALL_STEP : 1; }
 
-void *dlua_new(size_t bytes) {
-  if (must_fail()) {
+static void *try_new(size_t bytes, bool fails) {
+  if (fails) {
     dlua_fail(DLUA_NO_MEMORY, "out of memory: %zu bytes more (injected)", bytes);
-    short_of_memory = NULL;
     return NULL;
   }
   size_t list = list_of(bytes);
-  void *object;
-  if (is_recycled(list) && small[list]) {
-    object = small[list];
+  void *object = is_recycled(list) ? small[list] : NULL;
+  if (object) {
     small[list] = small[list]->next;
     small_count[list]--;
-  } else {
-    object = malloc(list * SMALL_STEP);
-    if (!object) {
-      dlua_fail(DLUA_NO_MEMORY, "out of memory: %zu bytes more", bytes);
-      short_of_memory = NULL;
-      return NULL;
-    }
+    return object;
   }
-  return memset(object, 0, bytes);
+  object = malloc(list * SMALL_STEP);
+  if (!object) dlua_fail(DLUA_NO_MEMORY, "out of memory: %zu bytes more", bytes);
+  return object;
+}
+
+void *dlua_new(size_t bytes) {
+  bool fails = must_fail();
+  void *object = try_new(bytes, fails);
+  if (!object && dlua_reclaim()) object = try_new(bytes, fails);
+  if (object) return memset(object, 0, bytes);
+  short_of_memory = NULL;
+  return NULL;
 }
 
 void dlua_delete(void *object, size_t bytes) {

@@ -145,6 +145,7 @@ static dlua_status start_module(const char *name, char *reason, size_t size) {
                                  .cpu = &cpu,
                                  .alloc = dlua_alloc,
                                  .free = dlua_free,
+                                 .reclaim = dlua_reclaim,
                                  .rng_key = dlua_rng_key,
                                  .rng_take = dlua_rng_take,
                                  .where = dlua_where,

@@ -118,8 +118,14 @@ void dlua_memory_reset_peak(dlua_device *device);
 void dlua_empty_cache(dlua_device *device); // gives cached blocks back to the system
 dlua_device *dlua_out_of_memory(void); // of this thread's last DLUA_NO_MEMORY; the CPU by default
 size_t dlua_live_bytes(void);          // bytes in use on all devices together
-// Makes the n-th allocation from now (blocks and small objects alike) fail once, or with it every
-// later one when `on` is set; n = 0 switches it off. For tests.
+// Sets what lets go of memory that nobody needs any more. An allocation that fails on this thread
+// calls it once, empties all caches and tries again; what it allocates itself is not tried again. On
+// other threads, and with NULL as at the start, there is no second try.
+void dlua_set_reclaim(void (*fn)(void));
+// Does that, for memory that comes from elsewhere; whether another try is worth it.
+bool dlua_reclaim(void);
+// Makes the n-th allocation from now (blocks and small objects alike) fail, its second try too, or
+// with it every later one when `on` is set; n = 0 switches it off. For tests.
 void dlua_fail_allocation(uint64_t n, bool on);
 uint64_t dlua_allocation_count(void); // allocations tried so far, to learn how many n there are
 // Small host objects (tensors, nodes, tables): as calloc and free, with counting and fault

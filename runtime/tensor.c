@@ -252,10 +252,27 @@ dlua_status dlua_to_device(const dlua_tensor *x, dlua_device *device, dlua_tenso
   return copied(x, (dlua_dtype)x->dtype, device, result);
 }
 
+// By the device's own kernel, to which the number travels with the launch; declines without one.
+static dlua_status fill_there(dlua_tensor *x, bool exact, double value) {
+  const dlua_backend *backend = dlua_device_of(x)->backend;
+  dlua_kernel *kernel = on_cpu(x) ? NULL : backend->kernel(&dlua_op_fill);
+  bool narrow = x->dtype == DLUA_BF16 || x->dtype == DLUA_F16;
+  if (!kernel || (narrow && !backend->half(&dlua_op_fill))) return DLUA_DECLINED;
+  dlua_args a;
+  dlua_args_init(&a, &dlua_op_fill);
+  a.in[0] = a.out[0] = x, a.device = dlua_device_of(x);
+  a.num[0].set = true, a.num[0].is_int = exact;
+  a.num[0].i = exact ? (int64_t)value : 0, a.num[0].f = value;
+  x->storage->version++;
+  return kernel(&a);
+}
+
 dlua_status dlua_tensor_fill(dlua_tensor *x, double value) {
   dlua_tensor *number = NULL, *spread = NULL;
   static const int64_t zeros[DLUA_MAX_DIMS];
   bool exact = value == trunc(value) && fabs(value) < 9e15;
+  dlua_status there = fill_there(x, exact, value);
+  if (there != DLUA_DECLINED) return there;
   DLUA_TRY(dlua_tensor_number(&number, exact, exact ? (int64_t)value : 0, value));
   dlua_status status = dlua_tensor_view(&spread, number, x->ndim, x->size, zeros, 0);
   if (status == DLUA_OK) status = dlua_copy(x, spread);

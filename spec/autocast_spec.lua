@@ -153,6 +153,27 @@ describe("GradScaler", function()
     assert.are.same({scale = 16, good_steps = 1}, other:state_dict())
   end)
 
+  it("waits once per step for a device", function()
+    local function at(value, n)
+      local p = dlua.nn.Parameter(dlua.ones(n):to "mock")
+      p.grad = dlua.full({n}, value):to "mock"
+      return p
+    end
+    for _, values in ipairs {{2, 2, 2}, {2, 0 / 0, 2}, {2, 2, -math.huge}} do
+      local params = {at(values[1], 2), at(values[2], 3), at(values[3], 4)}
+      local opt = dlua.optim.SGD({{params = {params[1]}}, {params = {params[2]}}, {params = {params[3]}}}, {lr = 1})
+      local scaler = dlua.GradScaler {init_scale = 4}
+      local before = dlua.test.waits "mock"
+      local stepped = scaler:step(opt)
+      scaler:update()
+      assert.equal(1, dlua.test.waits "mock" - before)
+      local good = values[2] == 2 and values[3] == 2
+      assert.equal(good, stepped)
+      assert.equal(good and 4 or 2, scaler:get_scale())
+      for _, p in ipairs(params) do assert.equal(good and 0.5 or 1, p[1]:item()) end
+    end
+  end)
+
   it("names what is wrong", function()
     local _, opt = problem()
     local scaler = dlua.GradScaler()

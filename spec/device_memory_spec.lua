@@ -121,6 +121,93 @@ describe("a full device", function()
   end)
 end)
 
+describe("garbage on a full device", function()
+  local LIMIT = 64 * MIB
+
+  before_each(function()
+    settle()
+    dlua.test.fault("mock", "limit", LIMIT)
+  end)
+  after_each(function() dlua.test.fault("mock", "limit", 0) end)
+
+  -- Fills the device with garbage that has grown old, so that only a full collection finds it.
+  local function fill()
+    local kept = {}
+    repeat
+      local ok, x = pcall(zeros, 256, 1024)
+      kept[#kept + 1] = x
+    until not ok
+    assert.matches("out of memory", kept[#kept])
+    assert.is_true(#kept > 20)
+    collectgarbage()
+    return dlua.memory "mock".live
+  end
+
+  local function garbage(finalizer, ...) setmetatable({...}, {__gc = finalizer}) end
+
+  local function assert_freed(live, fn)
+    local result = fn()
+    assert.is_true(dlua.memory "mock".live < live - 10 * MIB)
+    return result
+  end
+
+  -- A step of training that meets a full device before `full`: the loss and the new weights.
+  local function train(full)
+    dlua.seed(3)
+    local net = nn.Sequential(nn.Linear(256, 1024), nn.ReLU(), nn.Linear(1024, 256)):to "mock"
+    local optimizer = optim.Adam(net:parameters(), {lr = 0.01})
+    local x = dlua.randn(256, 256):to "mock"
+    local live
+    local function before(stage)
+      if stage == full then live = fill() end
+    end
+    before "forward"
+    local loss = (net(x) ^ 2):mean()
+    before "backward"
+    loss:backward()
+    before "step"
+    optimizer:step()
+    if live then assert.is_true(dlua.memory "mock".live < live - 10 * MIB) end
+    return {loss:item(), net:parameters()[1]:totable()}
+  end
+
+  it("is collected in forward, in backward and in a step", function()
+    local base = settle().live
+    local expected = train()
+    for _, stage in ipairs {"forward", "backward", "step"} do
+      assert.same(expected, train(stage), stage)
+      assert.equal(base, settle().live)
+    end
+  end)
+
+  it("is collected by a coroutine, and when another was the last to compute", function()
+    coroutine.wrap(function() return zeros(1):sum() end)()
+    local live = fill()
+    assert_freed(live, function() return zeros(1):expand(256, 1024):contiguous() end)
+    live = fill()
+    assert_freed(live, coroutine.wrap(function() return zeros(256, 1024) end))
+  end)
+
+  it("is freed by finalizers, which may release tensors but not compute", function()
+    local refused, released
+    local live = fill()
+    garbage(function() refused = select(2, pcall(dlua.ones, 1)) end)
+    garbage(function(held) released = pcall(held[1].release, held[1]) end, dlua.ones(1))
+    assert_freed(live, function() return zeros(256, 1024) end)
+    assert.matches("^memory is out: a finalizer that frees some cannot compute", refused)
+    assert.is_true(released)
+  end)
+
+  it("does not take what a call was given in a table that a finalizer empties", function()
+    local list = {zeros(256, 1024) + 1, zeros(256, 1024) + 2}
+    local live = fill()
+    garbage(function() list[1], list[2] = nil, nil end)
+    local joined = assert_freed(live, function() return dlua.cat(list) end)
+    assert.same({}, list)
+    assert.equal(3 * 256 * 1024, joined:sum():item())
+  end)
+end)
+
 describe("a device module whose libraries are missing", function()
   it("names the library", function()
     local folder = os.tmpname()

@@ -43,13 +43,17 @@ local function each_gradient(opt, fn)
   end
 end
 
+-- Waits for a device once, however many groups there are.
 local function is_finite(opt)
+  local sum = 0 -- of differences that are 0, or NaN where a gradient is not finite
   for _, group in ipairs(opt.groups) do
     local largest = dlua.nn.clip_grad_norm_(group.params, math.huge, {norm_type = math.huge})
-    if dlua.is_tensor(largest) then largest = largest:item() end
-    if largest ~= largest or largest == math.huge then return false end
+    local difference = largest - largest
+    local two_devices = dlua.is_tensor(difference) and dlua.is_tensor(sum)
+    sum = sum + (two_devices and difference:to(sum.device) or difference)
   end
-  return true
+  if dlua.is_tensor(sum) then sum = sum:item() end
+  return sum == 0
 end
 
 -- Divides the gradients of an optimiser's parameters by the scale, for clipping before step does it.

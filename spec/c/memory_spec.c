@@ -1,4 +1,6 @@
 // Messages, dtypes and the allocator.
+#include <pthread.h>
+
 #include "check.h"
 
 SPEC(messages_are_one_line_and_kept) {
@@ -132,6 +134,37 @@ SPEC(an_injected_failure_strikes_once) {
   dlua_fail_allocation(0, false);
 }
 
+static int reclaimed;
+
+// Allocates while memory is out, which must not lead back here.
+static void count_reclaim(void) {
+  void *block = NULL;
+  reclaimed++;
+  CHECK_FAILS(dlua_alloc(dlua_cpu(), 64, &block), "out of memory");
+}
+
+static void *fail_to_allocate(void *unused) {
+  void *block = NULL;
+  CHECK_FAILS(dlua_alloc(dlua_cpu(), 64, &block), "out of memory");
+  CHECK(dlua_new(64) == NULL);
+  return unused;
+}
+
+SPEC(memory_is_reclaimed_once_on_the_thread_that_said_how) {
+  pthread_t other;
+  dlua_set_reclaim(count_reclaim);
+  dlua_fail_allocation(1, true);
+  fail_to_allocate(NULL);
+  CHECK(reclaimed == 2);
+  CHECK(pthread_create(&other, NULL, fail_to_allocate, NULL) == 0);
+  pthread_join(other, NULL);
+  CHECK(reclaimed == 2);
+  dlua_set_reclaim(NULL);
+  fail_to_allocate(NULL);
+  CHECK(reclaimed == 2 && !dlua_reclaim());
+  dlua_fail_allocation(0, false);
+}
+
 SPEC(absurd_sizes_are_errors) {
   dlua_tensor *x = NULL;
   int64_t huge[] = {INT64_C(1) << 40, INT64_C(1) << 40};
@@ -151,6 +184,7 @@ int main(void) {
   RUN(blocks_are_aligned_and_reused);
   RUN(every_size_has_its_room);
   RUN(an_injected_failure_strikes_once);
+  RUN(memory_is_reclaimed_once_on_the_thread_that_said_how);
   RUN(absurd_sizes_are_errors);
   return finish();
 }
