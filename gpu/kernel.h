@@ -160,7 +160,10 @@ __device__ inline void note_fault(const dlua_index_check &check, dlua_fault_kind
     if (atomicCAS(&check.cell->lock, 0u, 1u) != 0) continue;
     __threadfence();
     if (cell->call == 0 || (cell->call == check.call && position < cell->position)) {
-      cell->kind = kind, cell->value = value, cell->position = position, cell->extent = extent;
+      cell->kind = kind;
+      cell->value = value;
+      cell->position = position;
+      cell->extent = extent;
       __threadfence();
       cell->call = check.call;
     }

@@ -3,9 +3,9 @@
 // All are one loop over a batch of gemm.h products. A batch whose rows follow each other in memory
 // becomes one tall matrix; transposed operands are strides. Gradients are products again, with the
 // transposes as views.
-#include "../cpu/onednn.h"
 #include "../backend.h"
 #include "../cpu/gemm.h"
+#include "../cpu/onednn.h"
 #include "../op.h"
 #include "../parallel.h"
 
