@@ -5,8 +5,6 @@
 
 enum { PIECE = 512 };
 
-static bool is_half(dlua_dtype dtype) { return dtype == DLUA_BF16 || dtype == DLUA_F16; }
-
 // A row of f32 on operands that all are of one 16-bit dtype.
 typedef struct narrow {
   dlua_row *row;
@@ -36,10 +34,14 @@ static void narrow_row(void *context, int64_t n, char **p, const int64_t *s) {
 
 static dlua_dtype dtype_of(const dlua_args *a) { return (dlua_dtype)a->in[a->nin - 1]->dtype; }
 
-// The dtype whose rows a call runs on.
-static dlua_dtype rows_dtype(const dlua_args *a) {
-  return is_half(dtype_of(a)) ? DLUA_F32 : dtype_of(a);
+// Whether the call runs on the rows of f32: all operands are 16 bits wide. One with a mask only moves
+// elements and has rows of its own.
+static bool borrows(const dlua_args *a) {
+  dlua_dtype dtype = dtype_of(a);
+  return (dtype == DLUA_BF16 || dtype == DLUA_F16) && a->in[0]->dtype == dtype;
 }
+
+static dlua_dtype rows_dtype(const dlua_args *a) { return borrows(a) ? DLUA_F32 : dtype_of(a); }
 
 static void begin(dlua_iter *it, const dlua_args *a) {
   dlua_tensor *operands[DLUA_ITER_OPERANDS] = {a->out[0]};
@@ -56,7 +58,7 @@ dlua_status dlua_rows_run(const dlua_args *a, dlua_rows rows) {
   dlua_iter it;
   begin(&it, a);
   narrow half = {row, (void *)a->num, a->nin + 1, dtype_of(a)};
-  if (is_half(half.dtype))
+  if (borrows(a))
     dlua_iter_run_serial(&it, narrow_row, &half);
   else
     dlua_iter_run_serial(&it, row, (void *)a->num);
@@ -68,7 +70,7 @@ dlua_status dlua_rows_fast(const dlua_args *a, dlua_row *row, double cost) {
   dlua_iter it;
   begin(&it, a);
   narrow half = {row, (void *)a->num, a->nin + 1, dtype_of(a)};
-  if (is_half(half.dtype))
+  if (borrows(a))
     dlua_iter_run(&it, cost + 2, narrow_row, &half);
   else
     dlua_iter_run(&it, cost, row, (void *)a->num);
