@@ -104,6 +104,14 @@ template <class R> __device__ inline void store_as(void *p, uint8_t dtype, R val
 
 // ---------------------------------------------------------------- launching
 
+// In front of a loop whose arrays are to stay in registers: left to itself the compiler keeps long
+// bodies as they are, and indexed arrays then lie in memory.
+#ifdef DLUA_EMULATED
+#define DLUA_UNROLL
+#else
+#define DLUA_UNROLL _Pragma("unroll")
+#endif
+
 constexpr int THREADS = 256, MOST_BLOCKS = 132 * 16, WARP = 32;
 
 // Blocks of THREADS for n elements; kernels step by all_threads() to the rest.

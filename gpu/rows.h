@@ -77,10 +77,12 @@ template <class Op, bool HOLDS> struct Items {
                        bool again, Visit visit) {
     int64_t steps = g.n / Op::W, lane = lane_of(g);
     if constexpr (HOLDS) {
+      DLUA_UNROLL
       for (int i = 0; i < HELD; i++) {
         int64_t c = (lane + i * g.lanes) * Op::W;
         if (!again && c < g.n) held[i] = op.load(row, c, start + c * g.inner);
       }
+      DLUA_UNROLL
       for (int i = 0; i < HELD; i++) {
         int64_t c = (lane + i * g.lanes) * Op::W;
         if (c < g.n) visit(c, start + c * g.inner, held[i]);
