@@ -23,6 +23,7 @@ __attribute__((visibility("default"))) int luaopen_dlua_core(lua_State *L) {
   dlua_bind_device(L);
   dlua_bind_hooks(L);
   dlua_bind_data(L);
+  dlua_bind_csv(L);
   dlua_bind_image(L);
   dlua_bind_files(L);
   dlua_bind_optim(L);

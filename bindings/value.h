@@ -142,6 +142,7 @@ void dlua_bind_tensors(
 void dlua_bind_grad(lua_State *L);   // grad.c: backward, grad, no_grad, Function
 void dlua_bind_device(lua_State *L); // device.c: devices, memory, threads, settings, module loading
 void dlua_bind_data(lua_State *L);   // data.c: readers, loader, transforms
+void dlua_bind_csv(lua_State *L);    // csv.c: tables of numbers and texts
 void dlua_bind_image(lua_State *L);  // image.c: PNG
 void dlua_bind_files(lua_State *L);  // files.c: safetensors, npy
 void dlua_bind_optim(lua_State *L);  // optim.c: fused optimiser steps, clipping

@@ -197,6 +197,18 @@ describe("a loader with a device", function()
     end
   end)
 
+  it("waits for nothing", function()
+    local transform = T.Compose {T.RandomCrop(8, {padding = 2}), T.RandomHorizontalFlip(), T.ToFloat(), normalize}
+    for _, device in ipairs(devices) do
+      local loader = data.DataLoader(set, {batch_size = 4, shuffle = true, transform = transform, device = device})
+      local before, batches = dlua.test.waits(device), 0
+      for _ = 1, 2 do
+        for _ in loader:iter() do batches = batches + 1 end
+      end
+      assert.same({10, before}, {batches, dlua.test.waits(device)})
+    end
+  end)
+
   it("survives failing allocations", function()
     local small = data.subset(data.ImageFolder("examples/data/cifar10-small/test", {cache = 0}), 3)
     local transform = T.Compose {T.RandomCrop(8, {padding = 4}), T.ToFloat(), normalize}
