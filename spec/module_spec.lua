@@ -341,6 +341,13 @@ describe("a product and the activation after it", function()
     end
   end)
 
+  it("are not what a second argument of one's own means", function()
+    local layer, x = nn.Linear(3, 2), dlua.randn(4, 3)
+    for _, extra in ipairs {dlua.ones(4), {mask = true}, nn.Tanh(), "mask"} do
+      assert.is_true(layer(x, extra):equal(layer(x)))
+    end
+  end)
+
   local wrong = dlua.ones(1, 3)
   it("name the layer that fails", function()
     local m = nn.Sequential {nn.Identity(), nn.Sequential {nn.Linear(4, 2), nn.ReLU()}}

@@ -36,6 +36,7 @@ local Sequential = class("Sequential", Module)
 containers.Sequential = Sequential
 Sequential.builtin = true
 Sequential.doc = "nn.Sequential {layer, …}\n  Layers one after the other; net[1] is the first, #net how many there are."
+  .. " nn.Linear and nn.ReLU or nn.GELU after it run as one call."
 
 function Sequential:init(...)
   for k, layer in ipairs(modules_of("nn.Sequential", ...)) do self[k] = layer end

@@ -31,9 +31,10 @@ function Linear:build()
   if self.bias then self:replace("bias", uniform({self.cout}, bound)) end
 end
 
--- activation: the layer that follows, where Sequential wants both in one call.
-function Linear:forward(x, activation)
-  if activation then return activation:after_linear(x, self.weight, self.bias or nil) end
+-- after: the activation that follows, where Sequential wants both in one call. Whatever else stands there is not
+-- Linear's business, as with every layer of one input.
+function Linear:forward(x, after)
+  if type(after) == "table" and after.after_linear then return after:after_linear(x, self.weight, self.bias or nil) end
   return linear(x, self.weight, self.bias or nil)
 end
 
