@@ -199,12 +199,9 @@ static int fields(lua_State *L) {
     room -= bytes;
   }
   for (int k = 0; k < d->source->nfields; k++) {
-    bool tried = false;
     dlua_tensor **x = dlua_bind_box(L);
-    while (again(
-        L, pictures && k == 0 ? dlua_dataset_pictures(d, room, x) : dlua_dataset_rows(d, k, x),
-        &tried)) {
-    }
+    dlua_bind_check(L, pictures && k == 0 ? dlua_dataset_pictures(d, room, x)
+                                          : dlua_dataset_rows(d, k, x));
     if (!*x) return 0;
   }
   return d->source->nfields;
