@@ -330,7 +330,6 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t call
     for (int i = 0; i < 4; i++)
       if (!aligned(operands[i], algorithm.alignment[i])) return CUBLAS_STATUS_INVALID_VALUE;
   }
-  catch_up(stream);
   if (workspace) {
     if (!aligned(workspace, 256)) return CUBLAS_STATUS_INVALID_VALUE;
     std::memset(workspace, 0xff, workspace_size);
