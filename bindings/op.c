@@ -461,7 +461,7 @@ static void push_flags(lua_State *L, const dlua_op *op) {
 static void push_description(lua_State *L, const dlua_op *op) {
   static const char *const rules[] = {"same_float", "promote", "promote_float",
                                       "compare",    "keep",    "any_dtype"};
-  static const char *const casts[] = {"widest", "lower", "f32"};
+  static const char *const casts[] = {"widest", "lower", "f32", "nothing"};
   const dlua_signature *sig = dlua_op_signature(op);
   lua_newtable(L);
   lua_pushstring(L, op->name), lua_setfield(L, -2, "name");

@@ -61,9 +61,10 @@ typedef enum dlua_dtype_rule {
 
 // What a call's float inputs are while autocast is on, see autocast.h.
 typedef enum dlua_autocast_rule {
-  DLUA_CAST_WIDEST, // as they are; where they differ, the widest
-  DLUA_CAST_LOWER,  // bf16 or f16 in place of f32
-  DLUA_CAST_F32,    // f32 in place of bf16 and f16
+  DLUA_CAST_WIDEST,  // as they are; where they differ, the widest
+  DLUA_CAST_LOWER,   // bf16 or f16 in place of f32
+  DLUA_CAST_F32,     // f32 in place of bf16 and f16
+  DLUA_CAST_NOTHING, // as they are: the op takes activations and parameters of different dtypes
 } dlua_autocast_rule;
 
 enum {              // dlua_op.flags

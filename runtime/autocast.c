@@ -93,6 +93,7 @@ static bool is_cast(const dlua_args *a, int k) {
 // The dtype this call's inputs are brought to; false where they stay as they are.
 static bool wanted_dtype(const dlua_args *a, dlua_dtype *dtype) {
   bool any = false, mixed = false;
+  if (a->op->autocast == DLUA_CAST_NOTHING) return false;
   for (int k = 0; k < a->nin; k++) {
     if (a->in[k] && a->in[k]->dtype == DLUA_F64 && !a->in[k]->number) return false;
     if (!is_cast(a, k)) continue;

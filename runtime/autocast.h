@@ -6,8 +6,8 @@
 //   dlua_set_autocast(before);
 //
 // LOWER ops (products and convolutions) get f32 inputs as bf16 or f16, F32 ops (sums, exponentials,
-// losses, norms) get bf16 and f16 inputs as f32, all others take what they are given, the widest
-// where it differs. f64 is never touched, nor is a call in place. The casts are recorded like any
+// losses, norms) get bf16 and f16 inputs as f32, batch_norm takes 16-bit activations beside f32
+// parameters, all others what they are given, the widest where it differs. f64 is never touched, nor is a call in place. The casts are recorded like any
 // op, so gradients arrive in f32; backward itself runs in the dtypes that forward has recorded. The
 // rules are PyTorch's (torch.amp, "autocast op reference").
 #ifndef DLUA_AUTOCAST_H

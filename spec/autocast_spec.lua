@@ -23,7 +23,7 @@ describe("autocast", function()
   end)
 
   it("says for every op what it runs in", function()
-    local count = {widest = 0, lower = 0, f32 = 0}
+    local count = {widest = 0, lower = 0, f32 = 0, nothing = 0}
     for _, name in ipairs(dlua.op_info()) do
       local rule = dlua.op_info(name).autocast
       count[rule] = count[rule] + 1
@@ -31,6 +31,7 @@ describe("autocast", function()
     assert.equal("lower", dlua.op_info("conv2d").autocast)
     assert.equal("f32", dlua.op_info("cross_entropy").autocast)
     assert.equal("widest", dlua.op_info("relu").autocast)
+    assert.equal("nothing", dlua.op_info("batch_norm").autocast)
     assert.is_true(count.lower >= 5 and count.f32 >= 30 and count.widest >= 50)
   end)
 
@@ -74,6 +75,17 @@ describe("autocast", function()
       a:matmul(v:clone())
       assert.is_true(dlua.memory().allocations - before > again)
     end)
+  end)
+
+  it("leaves activations in the lower dtype beside f32 statistics", function()
+    local norm = nn.BatchNorm2d(3)
+    local images = dlua.randn(8, 3, 4, 4)
+    local y = dlua.autocast("bf16", function() return norm(images:to "bf16") end)
+    assert.equal("bf16", y.dtype)
+    y:to("f32"):square():sum():backward()
+    assert.equal("f32", norm.weight.grad.dtype)
+    assert.equal("f32", norm.running_mean.dtype)
+    near(0, (y:to "f32" - nn.BatchNorm2d(3)(images)):abs():max():item(), 0.03)
   end)
 
   it("records a cast that was first made without recording", function()

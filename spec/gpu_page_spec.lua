@@ -32,14 +32,17 @@ describe("gpu/README.md", function()
     local precision = section "Precision"
     local lower = quoted(assert(precision:match "\n| the lower one[^|]*|([^\n]+)"))
     local f32 = quoted(assert(precision:match "\n| f32 | (`[^\n]+)"))
+    local nothing = quoted(assert(precision:match "parameters in f32 | ([^\n]+)"))
     for _, name in ipairs(dlua.op_info()) do
       local rule = dlua.op_info(name).autocast
       assert.equal(rule == "lower", lower[name] == true, name)
       assert.equal(rule == "f32", f32[name] == true, name)
-      lower[name], f32[name] = nil, nil
+      assert.equal(rule == "nothing", nothing[name] == true, name)
+      lower[name], f32[name], nothing[name] = nil, nil, nil
     end
     assert.same({}, lower)
     assert.same({}, f32)
+    assert.same({}, nothing)
   end)
 
   it("names scripts and pages that are there", function()

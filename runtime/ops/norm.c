@@ -275,7 +275,7 @@ const dlua_op dlua_op_batch_norm = {
     .back = batch_norm_back,
     .save = "x weight _mean _rstd",
     .contiguous = "x",
-    .autocast = DLUA_CAST_F32,
+    .autocast = DLUA_CAST_NOTHING,
 };
 
 const dlua_op dlua_op_batch_norm_grad = {
