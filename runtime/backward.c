@@ -202,11 +202,15 @@ dlua_tensor *dlua_saved(dlua_back *b, const char *name) {
 
 // ---------------------------------------------------------------- one turn
 
+// Is result k of an op for backward alone? A function of a script has no signature, nor such results.
+static bool is_internal(const dlua_node *node, int k) {
+  return !node->back && dlua_op_signature(node->op)->result[k][0] == '_';
+}
+
 static dlua_status fill_missing(dlua_node *node) {
-  const dlua_signature *sig = dlua_op_signature(node->op);
   for (int k = 0; k < node->nout; k++) {
     const dlua_spec *r = &node->results[k];
-    if (node->pending[k] || !dlua_is_float(r->dtype) || sig->result[k][0] == '_') continue;
+    if (node->pending[k] || !dlua_is_float(r->dtype) || is_internal(node, k)) continue;
     DLUA_TRY(dlua_tensor_new(&node->pending[k], r->dtype, r->ndim, r->size, node->device));
     DLUA_TRY(dlua_tensor_fill(node->pending[k], 0));
     node->pending[k]->storage->version = 0;

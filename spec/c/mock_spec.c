@@ -1,4 +1,6 @@
 // The mock device: separate memory, the same numbers as the CPU, and faults on demand.
+#include <stdlib.h>
+
 #include "program.h"
 
 static dlua_device *mock;
@@ -86,8 +88,9 @@ SPEC(faults_are_clean_errors) {
       met++;
       CHECK(status == kinds[f] && strstr(dlua_message(), "injected"));
     }
-    // A failed allocation is tried once more with the cache emptied, so it is never seen.
-    CHECK(f == 0 ? met == 0 : met >= 3);
+    // A failed allocation is tried once more with the cache emptied, so it is never seen where there is
+    // one (the sanitizers see each block come and go: DLUA_CACHE=0).
+    CHECK(f == 0 && !getenv("DLUA_CACHE") ? met == 0 : met >= 3);
   }
   CHECK_FAILS(mock->backend->test_fault("no such", 1), "known: alloc");
 }
