@@ -71,6 +71,15 @@ SPEC(in_place_calls_reach_the_device) {
   CHECK_OK(dlua_scope_end(&s));
 }
 
+// Enough allocations, copies and launches for a fault to strike at many places.
+static dlua_status program_twice(void) {
+  DLUA_TRY(program(mock, NULL));
+  return program(mock, NULL);
+}
+
+// With DLUA_CACHE=0, as one run of this spec has it, the device is asked for every block.
+static bool is_cached(void) { return !getenv("DLUA_CACHE"); }
+
 SPEC(faults_are_clean_errors) {
   static const char *const faults[] = {"alloc", "copy", "launch"};
   static const dlua_status kinds[] = {DLUA_NO_MEMORY, DLUA_BAD_DEVICE, DLUA_BAD_DEVICE};
@@ -81,16 +90,15 @@ SPEC(faults_are_clean_errors) {
       size_t live = dlua_live_bytes();
       dlua_empty_cache(mock); // or the module is never asked for memory
       CHECK_OK(mock->backend->test_fault(faults[f], n));
-      dlua_status status = program(mock, NULL);
+      dlua_status status = program_twice();
       mock->backend->test_fault(faults[f], 0);
       CHECK(dlua_live_bytes() == live);
       if (status == DLUA_OK) break;
       met++;
       CHECK(status == kinds[f] && strstr(dlua_message(), "injected"));
     }
-    // A failed allocation is tried once more with the cache emptied, so it is never seen where there is
-    // one (the sanitizers see each block come and go: DLUA_CACHE=0).
-    CHECK(f == 0 && !getenv("DLUA_CACHE") ? met == 0 : met >= 3);
+    // Where there is a cache, a failed allocation is tried once more with it emptied, and never seen.
+    CHECK(f == 0 && is_cached() ? met == 0 : met > 5);
   }
   CHECK_FAILS(mock->backend->test_fault("no such", 1), "known: alloc");
 }
@@ -101,14 +109,14 @@ SPEC(a_full_device_is_an_error_and_gets_well) {
     size_t live = dlua_live_bytes();
     dlua_empty_cache(mock); // the whole program fits into one segment
     CHECK_OK(mock->backend->test_fault("alloc", -n));
-    dlua_status status = program(mock, NULL);
+    dlua_status status = program_twice();
     mock->backend->test_fault("alloc", 0);
     CHECK(dlua_live_bytes() == live);
     if (status == DLUA_OK) break;
     met++;
     CHECK(status == DLUA_NO_MEMORY && strstr(dlua_message(), "mock: out of memory"));
   }
-  CHECK(met > 0);
+  CHECK(is_cached() ? met > 0 : met > 5); // cached, a few segments hold everything
   CHECK_OK(program(mock, NULL));
 }
 
