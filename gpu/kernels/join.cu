@@ -136,15 +136,7 @@ extern "C" dlua_status dlua_gpu_repeat_interleave(const dlua_args *a) {
 // ---------------------------------------------------------------- flip, roll
 
 extern "C" dlua_status dlua_gpu_flip(const dlua_args *a) {
-  const dlua_value *dims = &a->num[0];
-  dlua_tensor x = *a->in[0];
-  for (int d = 0; d < x.ndim; d++) {
-    bool flipped = dims->n == 0;
-    for (int k = 0; k < dims->n; k++) flipped |= dims->v[k] == d;
-    if (!flipped || x.size[d] == 0) continue;
-    x.offset += (x.size[d] - 1) * x.stride[d];
-    x.stride[d] = -x.stride[d];
-  }
+  dlua_tensor x = dlua_flipped(a->in[0], &a->num[0]);
   return dlua_gpu_move(a, a->out[0], &x);
 }
 

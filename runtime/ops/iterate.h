@@ -28,6 +28,9 @@ typedef struct dlua_iter {
 // Works on count elements; element k of operand i lies at data[i] + k * stride[i].
 typedef void dlua_row(void *context, int64_t count, char **data, const int64_t *stride);
 
+// x with the dimensions of a number of kind D running backwards: a struct over the same storage that
+// holds no reference.
+dlua_tensor dlua_flipped(const dlua_tensor *x, const dlua_value *dims);
 // Lays out the loop over operands[0] (the result) with the others broadcast to it. Host-readable
 // tensors, blocked only where all of them are of one shape and layout (or have one element).
 void dlua_iter_begin(dlua_iter *it, int n, dlua_tensor *const *operands);

@@ -4,6 +4,18 @@
 // for those who count positions.
 #include "iterate.h"
 
+dlua_tensor dlua_flipped(const dlua_tensor *x, const dlua_value *dims) {
+  dlua_tensor y = *x;
+  for (int d = 0; d < y.ndim; d++) {
+    bool flipped = dims->n == 0;
+    for (int k = 0; k < dims->n; k++) flipped |= dims->v[k] == d;
+    if (!flipped || y.size[d] == 0) continue;
+    y.offset += (y.size[d] - 1) * y.stride[d];
+    y.stride[d] = -y.stride[d];
+  }
+  return y;
+}
+
 static bool is_packed(const dlua_tensor *x) {
   return x->storage->layout != DLUA_STRIDED || dlua_is_contiguous(x);
 }

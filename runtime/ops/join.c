@@ -3,6 +3,7 @@
 // path of its own. The gradients are cuts and sums of the same places.
 #include <string.h>
 
+#include "iterate.h"
 #include "shape.h"
 #include "walk.h"
 
@@ -259,15 +260,7 @@ const dlua_op dlua_op_repeat_interleave = {
 // ---------------------------------------------------------------- flip, roll
 
 static dlua_status flip_cpu(const dlua_args *a) {
-  const dlua_value *dims = &a->num[0];
-  dlua_tensor x = *a->in[0];
-  for (int d = 0; d < x.ndim; d++) {
-    bool flipped = dims->n == 0;
-    for (int k = 0; k < dims->n; k++) flipped |= dims->v[k] == d;
-    if (!flipped || x.size[d] == 0) continue;
-    x.offset += (x.size[d] - 1) * x.stride[d];
-    x.stride[d] = -x.stride[d];
-  }
+  dlua_tensor x = dlua_flipped(a->in[0], &a->num[0]);
   dlua_move(a->out[0], &x);
   return DLUA_OK;
 }
