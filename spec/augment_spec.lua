@@ -61,6 +61,12 @@ local function loading(transform)
 end
 
 describe("a loader with a device", function()
+  it("names a device that is not there when it is made", function()
+    local set = data.TensorDataset(dlua.ones(2, 1))
+    fails(function() data.DataLoader(set, {device = "gpu"}) end, "unknown device 'gpu'")
+    fails(function() data.DataLoader(set, {device = 3}) end, "device must be a string, not 3")
+  end)
+
   local set = pictures(17)
 
   for name, transform in pairs {

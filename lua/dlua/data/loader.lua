@@ -22,7 +22,7 @@ local io = core.io
 local signature = options.signature {
   "data.DataLoader", {"set", "any"}, {"batch_size", "count", 1}, {"shuffle", "boolean", false},
   {"drop_last", "boolean", false}, {"transform", "any", optional = true}, {"collate", "function", optional = true},
-  {"num_workers", "natural", 0}, {"prefetch_factor", "count", 2}, {"device", "any", optional = true},
+  {"num_workers", "natural", 0}, {"prefetch_factor", "count", 2}, {"device", "string", optional = true},
   {"dtype", {"f32", "bf16", "f16"}, "f32"},
   doc = "Batches of a data set. #loader is their number; loader:iter() goes through the next epoch. dtype is what an "
     .. "f32 first part is turned into. With a device, u8 pictures whose transforms are crops, flips, ToFloat and "
@@ -105,7 +105,7 @@ function DataLoader:init(set, ...)
   local given = select("#", ...) == 0 and signature:read(set, {}) or signature:read(set, ...)
   self.set, self.batch_size, self.collate = given.set, given.batch_size, given.collate
   self.shuffle, self.drop_last, self.num_workers = given.shuffle, given.drop_last, given.num_workers
-  self.device, self.dtype = given.device and tostring(given.device), given.dtype
+  self.device, self.dtype = given.device and core.device(given.device), given.dtype
   self.key = core.random_key()
   -- loader.stats(): wait (share of the epoch's time spent waiting for batches), waited and elapsed in seconds, batches.
   self.stats = function() return figures(self) end
