@@ -16,16 +16,27 @@ local function quoted(text)
 end
 
 describe("gpu/README.md", function()
-  it("names every file of the module, and no other", function()
-    local named, there = {}, {}
-    for cell in section "Map":gmatch "\n| ([^|]+) |" do
+  -- What the first column of a table names.
+  local function listed(tables)
+    local named = {}
+    for cell in tables:gmatch "\n| ([^|]+) |" do
       for name in pairs(quoted(cell)) do named[name] = true end
     end
+    return named
+  end
+
+  it("names every file of the module, and no other", function()
+    local there, headers = {}, {}
     for name in lfs.dir "gpu" do
       local is_folder = lfs.attributes("gpu/" .. name, "mode") == "directory"
       if not name:find "^%." and name ~= "README.md" then there[is_folder and name .. "/" or name] = true end
     end
-    assert.same(there, named)
+    for name in lfs.dir "gpu/kernels" do
+      if name:find "%.h$" then headers[name] = true end
+    end
+    local files, shared = section "Map":match "^(.-)\nIn `kernels/`(.*)$"
+    assert.same(there, listed(files))
+    assert.same(headers, listed(shared))
   end)
 
   it("says for every op what autocast runs it in", function()

@@ -2,7 +2,7 @@
 // runtime/ops/activation.c. Gradients take g and what the op saved, x or y.
 #include <math.h>
 
-#include "../reduce.h"
+#include "reduce.h"
 
 namespace {
 

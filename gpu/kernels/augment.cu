@@ -1,7 +1,7 @@
 // augment.cu - batches of pictures cut, flipped and normalised from a data set that lies on the
 // device, in one launch. A block makes a piece of one picture: what is drawn for the picture is
 // drawn once, then a thread finds where its place comes from and follows it through all channels.
-#include "../kernel.h"
+#include "kernel.h"
 
 #include "../../runtime/ops/augment.h"
 

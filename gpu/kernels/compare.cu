@@ -1,7 +1,7 @@
 // compare.cu - comparisons, logic and tests of single numbers; the results are bool.
 #include <math.h>
 
-#include "../pointwise.h"
+#include "pointwise.h"
 
 namespace {
 

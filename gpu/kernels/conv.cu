@@ -5,7 +5,7 @@
 // is one window. The gradient of the weight sums over all pictures: a block per element, halving its
 // partial sums in a fixed order.
 #include "../conv.h"
-#include "../kernel.h"
+#include "kernel.h"
 
 namespace {
 

@@ -1,9 +1,9 @@
 // copy.cu - elements from one place, stride and dtype to another. Copies within a dtype move bytes:
 // as one where both sides lie without gaps, through tiles in shared memory where they run along
 // different dimensions, else in the widest units that fit.
-#include "../move.h"
-#include "../pointwise.h"
-#include "../walk.h"
+#include "move.h"
+#include "pointwise.h"
+#include "walk.h"
 
 namespace {
 

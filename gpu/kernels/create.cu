@@ -1,6 +1,6 @@
 // create.cu - tensors from nothing: constant, counted, identity. Compiled without contraction, so
 // that counted floats have the CPU's bits.
-#include "../pointwise.h"
+#include "pointwise.h"
 
 extern "C" {
 #include "../host.h"

@@ -3,7 +3,7 @@
 // softmax(x) sum(q) - q. One kernel per call reads x once where a row fits into registers; losses
 // are added per block and the blocks in order by a second one.
 #include "../../runtime/ops/loss.h"
-#include "../rows.h"
+#include "rows.h"
 
 namespace {
 

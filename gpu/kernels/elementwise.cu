@@ -2,7 +2,7 @@
 // about integers before the kernel runs, a divisor of 0 or a negative exponent, becomes a fault.
 #include <math.h>
 
-#include "../pointwise.h"
+#include "pointwise.h"
 
 namespace {
 

@@ -1,6 +1,6 @@
 // extreme.cu - max, min, argmax, argmin. Ties give the first, a nan wins (the first one); positions
 // are 1-based, and row-major over what is reduced.
-#include "../reduce.h"
+#include "reduce.h"
 
 namespace {
 

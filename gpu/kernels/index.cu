@@ -4,7 +4,7 @@
 // The last writer: short lines of entries (along the indexed dimension, the only one in which two
 // entries can meet) are looked through by one thread; for long ones every place is first given the
 // number of its last entry by atomicMax, whose result does not depend on the order of the threads.
-#include "../indexed.h"
+#include "indexed.h"
 
 namespace {
 

@@ -4,8 +4,8 @@
 // Few entries along the indexed dimension: one thread for each line of them. Many: the entries are
 // sorted by the place they name, stably, and the first one of every place brings all that follow
 // for the same place; of an index_add only the list is sorted, and the threads share its columns.
-#include "../indexed.h"
-#include "../radix_sort.h"
+#include "indexed.h"
+#include "radix_sort.h"
 
 namespace {
 

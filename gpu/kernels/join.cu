@@ -1,9 +1,9 @@
 // join.cu - ops that copy elements to new places: cat, stack, tile, repeat_interleave, flip, roll,
 // tril, triu. A list of tensors without gaps, which it nearly always is, is joined by one launch for
 // each MOST_PARTS of them, however small they are.
-#include "../move.h"
-#include "../shown.h"
-#include "../walk.h"
+#include "move.h"
+#include "shown.h"
+#include "walk.h"
 
 namespace {
 

@@ -1,7 +1,7 @@
 // loss.cu - losses that compare x and target element by element: their values, or the sum of them in
 // the same pass.
 #include "../../runtime/ops/loss.h"
-#include "../rows.h"
+#include "rows.h"
 
 namespace {
 

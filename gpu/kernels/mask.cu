@@ -4,8 +4,8 @@
 // the shape rule's affair.
 #include <stdio.h>
 
-#include "../move.h"
-#include "../walk.h"
+#include "move.h"
+#include "walk.h"
 
 namespace {
 

@@ -2,7 +2,7 @@
 // float.
 #include <math.h>
 
-#include "../pointwise.h"
+#include "pointwise.h"
 
 namespace {
 

@@ -1,8 +1,8 @@
 // matmul.cu - matrix products that cuBLASLt does not do: of integers, over no elements at all, and of
 // what its heuristic refuses. Blocks of threads share tiles of both matrices; a tile's sum over k is
 // taken in order, so results are the same every time.
-#include "../kernel.h"
 #include "../product.h"
+#include "kernel.h"
 
 namespace {
 

@@ -1,7 +1,7 @@
 // norm.cu - batch normalisation: one pass over x for mean and variance, one to normalise; for the
 // gradient one over g and x for both sums, one for gx. Statistics are kept in float (double for f64)
 // whatever x is.
-#include "../rows.h"
+#include "rows.h"
 
 namespace {
 

@@ -2,7 +2,7 @@
 // find their parameter by its first block. Formulas as in runtime/cpu/simd/optim_loops.h.
 #include "../optim.h"
 
-#include "../reduce.h"
+#include "reduce.h"
 
 namespace {
 

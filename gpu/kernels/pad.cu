@@ -1,9 +1,9 @@
 // pad.cu - a tensor with a frame around it, or less of it. Where a position of the result comes from
 // is worked out per element, so that there are no tables to send. The gradient goes the other way:
 // one thread collects, in row-major order, what shows its element.
-#include "../move.h"
-#include "../shown.h"
-#include "../walk.h"
+#include "move.h"
+#include "shown.h"
+#include "walk.h"
 
 namespace {
 

@@ -1,6 +1,6 @@
 // pool.cu - max and average pooling of x {n,c,h,w}, one thread per result. Gradients gather: each
 // element of gx adds up what its windows give it, in one order, so nothing is added atomically.
-#include "../reduce.h"
+#include "reduce.h"
 
 namespace {
 

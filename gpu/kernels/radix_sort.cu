@@ -1,6 +1,6 @@
 // radix_sort.cu - CUB's radix sort, in one place since it takes long to compile: one pair of types,
 // and the number of bits looked at is the caller's. It launches by itself, past the table of calls.
-#include "../radix_sort.h"
+#include "radix_sort.h"
 
 #ifdef DLUA_EMULATED
 #include "../emulator/radix_sort.h"

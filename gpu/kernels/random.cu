@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../pointwise.h"
-#include "../walk.h"
+#include "pointwise.h"
+#include "walk.h"
 
 extern "C" {
 #include "../../runtime/normal.h"

@@ -1,6 +1,6 @@
 // reduce.cu - sums, products, moments, norms and the two logical folds. Float states are double, so
 // that a result is as good as its rounding whatever the number of elements.
-#include "../reduce.h"
+#include "reduce.h"
 
 namespace {
 

@@ -3,8 +3,8 @@
 // composed. A warp takes a row that lies side by side, a thread one of rows that lie across memory.
 // Few long rows are cut into chunks: their totals first, then those scanned, then the chunks anew,
 // each from what came before it. The cuts depend on the shape alone, and so does the result.
-#include "../move.h"
-#include "../walk.h"
+#include "move.h"
+#include "walk.h"
 
 namespace {
 

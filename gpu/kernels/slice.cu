@@ -1,5 +1,5 @@
 // slice.cu - a rectangular part of a tensor replaced.
-#include "../move.h"
+#include "move.h"
 
 // As slice.c lays it out: the numbers are lists of start, count, step and drop.
 extern "C" dlua_status dlua_gpu_set_slice(const dlua_args *a) {

@@ -1,6 +1,6 @@
 // softmax.cu - softmax and its logarithm along one dimension, and their gradients: one kernel each,
 // in which every row is read once where it fits into the registers of a block.
-#include "../rows.h"
+#include "rows.h"
 
 namespace {
 

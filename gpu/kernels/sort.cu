@@ -3,8 +3,8 @@
 // the same order. Short lanes are sorted in shared memory, a block each. The first few of a longer
 // lane are kept there while a block goes through it. All others go through one radix sort of all
 // lanes at once, for which the number of the lane is the upper part of the key.
-#include "../radix_sort.h"
-#include "../walk.h"
+#include "radix_sort.h"
+#include "walk.h"
 
 namespace {
 

@@ -25,14 +25,14 @@
 #include <utility>
 
 #ifdef DLUA_EMULATED
-#include "emulator/language.h"
+#include "../emulator/language.h"
 #endif
 
-#include "stream.h"
+#include "../stream.h"
 extern "C" {
-#include "../runtime/backend.h"
-#include "../runtime/ops/iterate.h"
-#include "../runtime/ops/reduction.h"
+#include "../../runtime/backend.h"
+#include "../../runtime/ops/iterate.h"
+#include "../../runtime/ops/reduction.h"
 }
 
 // ---------------------------------------------------------------- element types
