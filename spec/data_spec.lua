@@ -1,7 +1,8 @@
 -- Data sets, splits and loaders.
 local dlua = require "dlua"
 local data, image, T = dlua.data, dlua.image, dlua.transforms
-local fails = require "spec.helpers".fails
+local helpers = require "spec.helpers"
+local fails = helpers.fails
 
 local shipped = "examples/data/cifar10-small"
 
@@ -87,13 +88,11 @@ describe("data.load", function()
   end)
 
   it("raises at the batch for a picture that cannot be read, whoever reads it", function()
-    local root = os.tmpname()
-    os.remove(root)
-    os.execute(("mkdir -p '%s/a'"):format(root))
+    local folder = helpers.folder()
+    local root = folder.root
+    folder:make "a"
     for k = 1, 6 do image.save(("%s/a/%d.png"):format(root, k), dlua.zeros(3, 4, 4)) end
-    local file = assert(io.open(root .. "/a/5.png", "wb"))
-    file:write("no picture")
-    file:close()
+    folder:write("a/5.png", "no picture")
     for workers = 0, 2 do
       local loader = data.DataLoader(data.ImageFolder(root), {batch_size = 2, num_workers = workers})
       local seen = 0
@@ -108,7 +107,7 @@ describe("data.load", function()
     fails(function() loader:iter()() end, "{3,4,4}", "{3,5,4}", "Resize")
     local resized = data.DataLoader(data.ImageFolder(root), {batch_size = 6, transform = T.Resize({2, 2})})
     assert.same({6, 3, 2, 2}, (resized:iter()()).shape)
-    os.execute(("rm -r '%s'"):format(root))
+    folder:remove()
   end)
 end)
 

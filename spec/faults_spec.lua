@@ -1,35 +1,29 @@
 -- Networks, losses, optimisers, loaders and files when the n-th allocation fails, the runtime's and Lua's own (R6).
 -- What a call had allocated is free again, and the same call works afterwards. spec/ops_spec.lua does it for every op.
 local dlua = require "dlua"
+local helpers = require "spec.helpers"
 local live = require "spec.live"
 local gradcheck = require "dlua.gradcheck"
 local data, image, nn, optim = dlua.data, dlua.image, dlua.nn, dlua.optim
 local train, T = dlua.train, dlua.transforms
 
-local root
+local folder, root
 
 setup(function()
-  root = os.tmpname()
-  os.remove(root)
-  assert(os.execute("mkdir -p '" .. root .. "/set/a' '" .. root .. "/cifar'"))
+  folder = helpers.folder()
+  root = folder.root
+  folder:make "set/a"
+  folder:make "cifar"
   for k = 1, 4 do image.save(("%s/set/a/%d.png"):format(root, k), dlua.rand(3, 6, 6)) end
-  for k = 1, 5 do
-    local file = assert(io.open(("%s/cifar/data_batch_%d.bin"):format(root, k), "wb"))
-    file:write(("\3"):rep(3073))
-    file:close()
-  end
-  local csv = assert(io.open(root .. "/x.csv", "w"))
-  csv:write('a,b\n1,x\n2,"say ""y"""\n')
-  csv:close()
-  local idx = assert(io.open(root .. "/plain-idx", "wb"))
-  idx:write((">BBBBI4"):pack(0, 0, 13, 1, 2), (">ff"):pack(1, 2))
-  idx:close()
+  for k = 1, 5 do folder:write(("cifar/data_batch_%d.bin"):format(k), ("\3"):rep(3073)) end
+  folder:write("x.csv", 'a,b\n1,x\n2,"say ""y"""\n')
+  folder:write("plain-idx", (">BBBBI4"):pack(0, 0, 13, 1, 2) .. (">ff"):pack(1, 2))
   dlua.save(root .. "/x.safetensors", {a = dlua.ones(3), b = dlua.ones(2, 2)}, {metadata = {k = "v"}})
   dlua.save(root .. "/x.npy", dlua.ones(3))
 end)
 
 teardown(function()
-  os.execute("rm -r '" .. root .. "'")
+  folder:remove()
   print(("%d allocations were made to fail"):format(live.injections))
 end)
 

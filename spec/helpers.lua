@@ -33,4 +33,45 @@ function helpers.loader(batches)
   end}, {__len = function() return #batches end})
 end
 
+-- The bytes of a file.
+function helpers.read(path)
+  local file = assert(io.open(path, "rb"))
+  local bytes = file:read "a"
+  file:close()
+  return bytes
+end
+
+local Folder = {}
+Folder.__index = Folder
+
+-- An empty folder; what is in it goes with folder:remove().
+function helpers.folder()
+  local root = os.tmpname()
+  os.remove(root)
+  assert(os.execute(("mkdir -p '%s'"):format(root)))
+  return setmetatable({root = root}, Folder)
+end
+
+-- The path of a file or folder in it.
+function Folder:path(name) return self.root .. "/" .. name end
+
+-- Makes a folder in it; its path.
+function Folder:make(name)
+  assert(os.execute(("mkdir -p '%s'"):format(self:path(name))))
+  return self:path(name)
+end
+
+-- Writes a file; its path.
+function Folder:write(name, bytes)
+  local file = assert(io.open(self:path(name), "wb"))
+  assert(file:write(bytes))
+  file:close()
+  return self:path(name)
+end
+
+-- The bytes of a file in it.
+function Folder:read(name) return helpers.read(self:path(name)) end
+
+function Folder:remove() os.execute(("rm -r '%s'"):format(self.root)) end
+
 return helpers

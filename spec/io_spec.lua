@@ -1,25 +1,13 @@
 -- Reading and writing pictures, tables and published data sets: right values, and clear errors for damaged files.
 local dlua = require "dlua"
-local data, image = dlua.data, dlua.image
+local helpers = require "spec.helpers"
+local data, image, read = dlua.data, dlua.image, helpers.read
 
 local fixtures = "spec/fixtures/png/"
-local root
+local folder
 
-local function path(name) return root .. "/" .. name end
-
-local function write(name, bytes)
-  local file = assert(io.open(path(name), "wb"))
-  file:write(bytes)
-  file:close()
-  return path(name)
-end
-
-local function read(name)
-  local file = assert(io.open(name, "rb"))
-  local bytes = file:read "a"
-  file:close()
-  return bytes
-end
+local function path(name) return folder:path(name) end
+local function write(name, bytes) return folder:write(name, bytes) end
 
 local function message_of(fn, ...)
   local ok, message = pcall(fn, ...)
@@ -39,13 +27,9 @@ local function flipped(bytes, position, bit)
   return bytes:sub(1, position - 1) .. changed .. bytes:sub(position + 1)
 end
 
-setup(function()
-  root = os.tmpname()
-  os.remove(root)
-  assert(os.execute("mkdir -p '" .. root .. "'"))
-end)
+setup(function() folder = helpers.folder() end)
 
-teardown(function() os.execute("rm -r '" .. root .. "'") end)
+teardown(function() folder:remove() end)
 
 describe("image.load", function()
   local expected = {}
@@ -92,7 +76,7 @@ describe("image.load", function()
     local x, why = image.load(path "none.png")
     assert.is_nil(x)
     mentions(why, "none.png", "No such file")
-    mentions(select(2, image.load(root)), "folder")
+    mentions(select(2, image.load(folder.root)), "folder")
     mentions(select(2, image.load(write("text.png", "hello, this is text"))), "text.png", "not a PNG")
   end)
 
@@ -241,7 +225,7 @@ end)
 
 describe("cifar10 files", function()
   local function set_up(record)
-    os.execute(("mkdir -p '%s/cifar-10-batches-bin'"):format(root))
+    folder:make "cifar-10-batches-bin"
     for k = 1, 5 do write(("cifar-10-batches-bin/data_batch_%d.bin"):format(k), record) end
     write("cifar-10-batches-bin/test_batch.bin", record)
   end

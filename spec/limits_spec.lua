@@ -2,24 +2,21 @@
 -- 32 MiB, measured in a process of its own. Bytes are the file's, or, where text or compression makes the values many
 -- times larger than the file, those of the values, whose number is checked against a limit first.
 local dlua = require "dlua"
+local helpers = require "spec.helpers"
 
 local program = os.getenv "DLUA" or arg[-1] or "build/dlua"
 local MIB = 1 << 20
 local sanitized = os.getenv "DLUA_SANITIZED" -- its own memory hides the reader's
 
-local root
+local folder
 
-setup(function()
-  root = os.tmpname()
-  os.remove(root)
-  assert(os.execute("mkdir -p '" .. root .. "'"))
-end)
+setup(function() folder = helpers.folder() end)
 
-teardown(function() os.execute("rm -r '" .. root .. "'") end)
+teardown(function() folder:remove() end)
 
 -- A file of these pieces, each a string or {string, times}; its path and size.
 local function write(name, pieces)
-  local path = root .. "/" .. name
+  local path = folder:path(name)
   local file = assert(io.open(path, "wb"))
   for _, piece in ipairs(pieces) do
     local text, left = piece, 1
@@ -123,7 +120,7 @@ describe("the header of a safetensors file", function()
     local x = dlua.ones(1)
     local named = {}
     for k = 1, 20000 do named["t" .. k] = x:clone() end
-    local path = root .. "/own.safetensors"
+    local path = folder:path "own.safetensors"
     dlua.save(path, named)
     local start = os.clock()
     assert.is_truthy(dlua.load(path))
@@ -147,7 +144,7 @@ describe("an idx file", function()
 
   local function packed(name, promised, given)
     local plain = write("plain", {("BBBB>I4"):pack(0, 0, 8, 1, promised), {"\0", given}})
-    local path = root .. "/" .. name
+    local path = folder:path(name)
     assert(os.execute(("gzip -c '%s' > '%s'"):format(plain, path)))
     os.remove(plain)
     return path
@@ -169,7 +166,7 @@ describe("an idx file", function()
   end)
 
   it("does not unpack to more than 1 GiB", function()
-    local path = root .. "/e.gz" -- long enough for deflate to hold as much
+    local path = folder:path "e.gz" -- long enough for deflate to hold as much
     local content = "printf '\\0\\0\\10\\1\\100\\0\\0\\1'; head -c 2M /dev/urandom"
     assert(os.execute(("(%s) | gzip -c > '%s'"):format(content, path)))
     reads(failing, path, 2 * MIB, "1073741825 bytes, more than the limit of 1073741824")
@@ -209,7 +206,7 @@ describe("the other readers", function()
   end)
 
   it("take a picture once", function()
-    local path = root .. "/x.png"
+    local path = folder:path "x.png"
     dlua.image.save(path, dlua.zeros({3, 4000, 4000}, {dtype = "u8"}))
     reads("print(dlua.image.load(arg[1]) and 'read')", path, 3 * 4000 * 4000, "read")
   end)

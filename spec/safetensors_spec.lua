@@ -1,23 +1,12 @@
 -- dlua.save and dlua.load: what goes in comes out, and nothing damaged comes out.
 local dlua = require "dlua"
+local helpers = require "spec.helpers"
 
-local root
+local folder
 
-local function path(name) return root .. "/" .. name end
-
-local function write(name, bytes)
-  local file = assert(io.open(path(name), "wb"))
-  file:write(bytes)
-  file:close()
-  return path(name)
-end
-
-local function read(name)
-  local file = assert(io.open(path(name), "rb"))
-  local bytes = file:read "a"
-  file:close()
-  return bytes
-end
+local function path(name) return folder:path(name) end
+local function write(name, bytes) return folder:write(name, bytes) end
+local function read(name) return folder:read(name) end
 
 -- A file with this header and data.
 local function made(header, body)
@@ -43,13 +32,9 @@ local function same_tensors(want, got)
   for name in pairs(got) do assert.is_truthy(want[name], name .. " is new") end
 end
 
-setup(function()
-  root = os.tmpname()
-  os.remove(root)
-  assert(os.execute("mkdir -p '" .. root .. "'"))
-end)
+setup(function() folder = helpers.folder() end)
 
-teardown(function() os.execute("rm -r '" .. root .. "'") end)
+teardown(function() folder:remove() end)
 
 describe("safetensors", function()
   local function some()
@@ -157,7 +142,7 @@ describe("safetensors", function()
     assert.is_false(pcall(dlua.save, path "kept.safetensors", {x = dlua.ones(1)}, {metadata = {["dlua.x"] = "1"}}))
     assert.is_false(pcall(dlua.save, path "kept.safetensors", {["\255"] = dlua.ones(1)}))
     assert.same({1, 1}, dlua.load(path "kept.safetensors").x:totable())
-    local listing = io.popen("ls -a '" .. root .. "'")
+    local listing = io.popen("ls -a '" .. folder.root .. "'")
     assert.is_nil(listing:read "a":find(".part", 1, true))
     listing:close()
     assert.is_false(pcall(dlua.save, path "no/such/folder.safetensors", {x = dlua.ones(1)}))
