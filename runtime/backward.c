@@ -139,6 +139,33 @@ void dlua_give(dlua_back *b, int input, dlua_tensor *gradient) {
   if (status != DLUA_OK) dlua_failed(b->s, status);
 }
 
+// ---------------------------------------------------------------- gradients given ahead
+
+static bool is_target(const walk *w, const dlua_edge *edge) {
+  for (int k = 0; k < w->ntargets; k++) {
+    const dlua_tensor *x = w->targets[k].x;
+    if (edge->leaf ? x == edge->leaf : x->node == edge->node && x->output == edge->output)
+      return true;
+  }
+  return false;
+}
+
+const dlua_op *dlua_sole_maker(const dlua_back *b, int input, dlua_back *maker) {
+  const dlua_edge *edge = &b->node->edges[input];
+  dlua_node *node = edge->wanted ? edge->node : NULL;
+  bool sole = node && node->uses == 1 && !node->back && !node->freed;
+  if (!sole || current->create || is_target(current, edge)) return NULL;
+  *maker = (dlua_back){.s = b->s, .node = node, .num = node->num, .nin = node->nin};
+  return node->op;
+}
+
+void dlua_give_ahead(dlua_back *b, int input, dlua_tensor *gradient) {
+  dlua_give(b, input, gradient);
+  if (gradient && b->s->status == DLUA_OK) b->node->edges[input].node->ahead = true;
+}
+
+bool dlua_is_ahead(const dlua_back *b) { return b->node->ahead; }
+
 // ---------------------------------------------------------------- what a backward function reads
 
 bool dlua_needs(const dlua_back *b, int input) { return b->node->edges[input].wanted; }
@@ -273,6 +300,7 @@ static void forget(dlua_node *node) {
 }
 
 static void drop_pending(dlua_node *node) {
+  node->ahead = false;
   for (int k = 0; k < node->nout; k++) {
     dlua_tensor_release(node->pending[k]);
     node->pending[k] = NULL;
@@ -305,15 +333,6 @@ static dlua_status turn(walk *w, dlua_node *node) {
 }
 
 // ---------------------------------------------------------------- which edges matter
-
-static bool is_target(const walk *w, const dlua_edge *edge) {
-  for (int k = 0; k < w->ntargets; k++) {
-    const dlua_tensor *x = w->targets[k].x;
-    if (edge->leaf ? x == edge->leaf : x->node == edge->node && x->output == edge->output)
-      return true;
-  }
-  return false;
-}
 
 // All nodes behind the outputs, each once, highest seq first.
 static dlua_status collect(list *nodes, int noutputs, dlua_tensor **outputs) {
@@ -351,7 +370,7 @@ static dlua_status enter_nodes(walk *w) {
                        "is differentiated inside it (%s)",
                        node->op->name);
     }
-    node->walked = true;
+    node->walked = true, node->uses = 0;
   }
   for (int n = 0; n < w->nodes.count; n++)
     __atomic_add_fetch(&((dlua_node *)w->nodes.item[n])->refs, 1, __ATOMIC_RELAXED);
@@ -367,7 +386,8 @@ static void leave_nodes(walk *w) {
   list_free(&w->nodes);
 }
 
-// Marks the edges on a way to a target; without targets, every edge that goes anywhere.
+// Marks the edges on a way to a target; without targets, every edge that goes anywhere. Counts for
+// each node how often it will be given a gradient at most.
 static dlua_status mark_wanted(walk *w, int noutputs, dlua_tensor **outputs) {
   dlua_status status = collect(&w->nodes, noutputs, outputs);
   if (status != DLUA_OK)
@@ -381,8 +401,11 @@ static dlua_status mark_wanted(walk *w, int noutputs, dlua_tensor **outputs) {
       bool anywhere = edge->leaf || edge->node;
       bool leads = edge->node && leads_on(edge->node);
       edge->wanted = anywhere && (!w->targets || is_target(w, edge) || leads);
+      if (edge->wanted && edge->node) edge->node->uses++;
     }
   }
+  for (int k = 0; k < noutputs && status == DLUA_OK; k++)
+    if (outputs[k]->node) outputs[k]->node->uses++;
   return status;
 }
 

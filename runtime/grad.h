@@ -32,6 +32,8 @@ struct dlua_node {
   int nin, nout, nkept, nnum;
   bool walked; // a backward is on its way over it
   bool freed;  // its kept tensors are gone
+  bool ahead;  // what is pending was given with dlua_give_ahead
+  int uses;    // of the walk: wanted edges that lead here, and outputs
   dlua_edge *edges;
   dlua_kept *kept;
   dlua_value *num;

@@ -137,6 +137,13 @@ dlua_tensor *dlua_saved_at(dlua_back *b, int slot); // the same by place: input 
 // Hands over the gradient of an input; summed to the input's shape where it was broadcast, cast to
 // its dtype.
 void dlua_give(dlua_back *b, int input, dlua_tensor *gradient);
+// The op whose call made this input, with that call in *maker for dlua_saved and its numbers: where
+// in this walk nobody else gives that call a gradient, wants the input's own, or goes on to higher
+// derivatives; NULL otherwise. A backward function may then do the first part of the maker's in its
+// own kernel and hand over the result with dlua_give_ahead; the maker's finds dlua_is_ahead.
+const dlua_op *dlua_sole_maker(const dlua_back *b, int input, dlua_back *maker);
+void dlua_give_ahead(dlua_back *b, int input, dlua_tensor *gradient); // of the input's own shape
+bool dlua_is_ahead(const dlua_back *b);
 // Shape of an input of the recorded call, for rules that need it without saving the tensor.
 void dlua_input_shape(const dlua_back *b, int input, int *ndim, int64_t *size);
 
