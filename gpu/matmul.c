@@ -1,4 +1,4 @@
-// matmul.c - matmul, bmm, dot, linear and linear with its activation through cuBLASLt.
+// matmul.c - matrix products through cuBLASLt: matmul, bmm, dot, and what linear.c makes of them.
 //
 // The library thinks in columns, dlua in rows. A row-major result is the column-major transpose, so
 // what it is asked for is out' = y' x': n rows, m columns. The alternative, CUBLASLT_ORDER_ROW, does
@@ -7,11 +7,11 @@
 // of its strides is 1. Plans, with the algorithm from the library's heuristic or from timing
 // (dlua.autotune), are kept by all they depend on. What the library does not take goes to
 // kernels/matmul.cu.
+#include "matmul.h"
+
 #include <string.h>
 
 #include "host.h"
-#include "library.h"
-#include "product.h"
 
 enum { X, Y, OUT, OPERANDS, CANDIDATES = 8, MOST_LAUNCHES = 8 };
 
@@ -118,9 +118,9 @@ typedef struct matrix {
 
 // All that a plan depends on; no padding.
 typedef struct plan_key {
-  int64_t m, n, k, ld[2], step[OPERANDS];
+  int64_t m, n, k, ld[2], step[OPERANDS], aux_ld;
   int32_t batch, device;
-  uint32_t alignment[OPERANDS + 2]; // the last: bias and what the activation is applied to
+  uint32_t alignment[OPERANDS + 2]; // the last: of what lies beside
   uint32_t epilogue;
   uint8_t dtype, turned[2], tf32, tune, small, zero[2];
 } plan_key;
@@ -179,17 +179,19 @@ static dlua_status make_layout(const plan_key *k, int operand, int64_t rows, int
 
 // What a product takes from memory or writes there beside its operands.
 typedef struct beside {
-  const void *bias; // n elements, or NULL
-  void *before;     // like out: what the activation is applied to, or NULL
+  void *bias; // to be added, n elements, or sums of x, m elements; or NULL
+  void *aux;  // of the activation: what it is applied to, or bits; or NULL
+  int64_t aux_ld;
+  const dlua_tensor *slope; // what bits in aux are made from, or NULL
 } beside;
 
 static dlua_status set_beside(const plan *p, const beside *e) {
   if (e->bias)
     BLAS_TRY(cublasLtMatmulDescSetAttribute, p->call, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &e->bias,
              sizeof e->bias);
-  if (e->before)
+  if (e->aux)
     BLAS_TRY(cublasLtMatmulDescSetAttribute, p->call, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER,
-             &e->before, sizeof e->before);
+             &e->aux, sizeof e->aux);
   return DLUA_OK;
 }
 
@@ -197,9 +199,9 @@ static dlua_status make_epilogue(const plan_key *k, const beside *e, const plan 
   if (k->epilogue == CUBLASLT_EPILOGUE_DEFAULT) return DLUA_OK;
   BLAS_TRY(cublasLtMatmulDescSetAttribute, p->call, CUBLASLT_MATMUL_DESC_EPILOGUE, &k->epilogue,
            sizeof k->epilogue);
-  if (e->before)
-    BLAS_TRY(cublasLtMatmulDescSetAttribute, p->call, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &k->n,
-             sizeof k->n);
+  if (e->aux)
+    BLAS_TRY(cublasLtMatmulDescSetAttribute, p->call, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD,
+             &k->aux_ld, sizeof k->aux_ld);
   return set_beside(p, e);
 }
 
@@ -337,24 +339,27 @@ static dlua_status find_plan(const dlua_args *a, const dlua_product *p, const be
 static dlua_status run_library(const dlua_args *a, const dlua_product *p, const beside *e,
                                plan_key *k) {
   plan *l;
-  const void *operand[] = {[X] = p->x, [Y] = p->y, [OUT] = p->out, e->bias, e->before};
+  const void *operand[] = {[X] = p->x, [Y] = p->y, [OUT] = p->out, e->bias, e->aux};
   for (int i = 0; i < OPERANDS + 2; i++) k->alignment[i] = dlua_alignment(operand[i]);
   for (k->small = 0; k->small < 2; k->small++) {
     dlua_status status = find_plan(a, p, e, k, &l);
     if (status == DLUA_OK && !l->taken) return DLUA_DECLINED;
+    if (status == DLUA_OK && e->slope)
+      status = dlua_gpu_slope_bits(a, e->slope, p->n, e->aux_ld, e->aux);
     if (status == DLUA_OK) status = run_plan(a, p, e, l);
     if (status != DLUA_NO_MEMORY || k->small) return status; // else again without a workspace
   }
   return DLUA_OK;
 }
 
-static plan_key key_of(const dlua_args *a, const dlua_product *p, const matrix *x,
-                       const matrix *y) {
+static plan_key key_of(const dlua_args *a, const dlua_product *p, const matrix *x, const matrix *y,
+                       const beside *e) {
   plan_key k;
   int last = p->ndim - 1;
   memset(&k, 0, sizeof k);
   k.m = p->m, k.n = p->n, k.k = p->k, k.batch = last < 0 ? 1 : (int32_t)p->size[last];
   k.ld[X] = x->ld, k.ld[Y] = y->ld, k.turned[X] = x->turned, k.turned[Y] = y->turned;
+  k.aux_ld = e->aux_ld;
   for (int i = 0; i < OPERANDS; i++) k.step[i] = last < 0 ? 0 : p->stride[i][last];
   k.device = a->device->index, k.dtype = p->dtype;
   k.tf32 = p->dtype == DLUA_F32 && dlua_gpu_host->tf32(), k.tune = dlua_gpu_host->autotune();
@@ -390,14 +395,7 @@ static bool library_takes(const dlua_product *p) {
 
 // ---------------------------------------------------------------- ops
 
-typedef struct operands {
-  const dlua_tensor *x, *y, *bias;
-  bool turned;
-  uint32_t activation; // an epilogue of the library without a bias, or 0
-  dlua_tensor *before; // what the activation is applied to, where it is wanted; or NULL
-} operands;
-
-static dlua_product merged(const dlua_args *a, const operands *o) {
+static dlua_product merged(const dlua_args *a, const dlua_operands *o) {
   dlua_product p = product_of(a, o->x, o->y, o->turned, o->bias);
   merge_rows(&p);
   merge_batch(&p);
@@ -409,13 +407,20 @@ static bool matrices_of(const dlua_product *p, matrix *x, matrix *y) {
   return matrix_of(p->k, p->m, p->xk, p->xi, x) && fits_y;
 }
 
-// The library's rules for a second result: whole packs of 8 elements, and no batch.
-static bool takes_before(const dlua_product *p, const void *before) {
-  return p->n % 8 == 0 && p->ndim == 0 && dlua_alignment(before) >= 16;
+// Bits of a row of relu's slope, which the library wants in whole packs of 128.
+static int64_t row_of_bits(int64_t n) { return (n + 127) / 128 * 128; }
+
+// The library's rules for what an epilogue has besides a bias: whole packs of 8 elements, x turned
+// where its rows are summed, and, here, no batch.
+static bool takes_beside(const dlua_product *p, const dlua_operands *o, const matrix *x,
+                         const beside *e) {
+  if (o->sums && !x->turned) return false;
+  if (e->aux && (e->aux_ld % 8 != 0 || dlua_alignment(e->aux) < 16)) return false;
+  return p->ndim == 0 || (!o->sums && !e->aux);
 }
 
 // Copies what the library cannot read in place: row-major operands and a packed bias always fit.
-static dlua_status pack(const dlua_args *a, operands *o, const dlua_product *p,
+static dlua_status pack(const dlua_args *a, dlua_operands *o, const dlua_product *p,
                         dlua_packed packed[OPERANDS]) {
   matrix m;
   const dlua_tensor **operand[OPERANDS] = {&o->x, &o->y, &o->bias};
@@ -431,87 +436,48 @@ static dlua_status pack(const dlua_args *a, operands *o, const dlua_product *p,
   return DLUA_OK;
 }
 
-static dlua_status multiply_packed(const dlua_args *a, operands *o, dlua_packed packed[OPERANDS]) {
+static dlua_status multiply_packed(const dlua_args *a, dlua_operands *o, void *bits,
+                                   dlua_packed packed[OPERANDS]) {
   matrix x, y;
   dlua_product p = merged(a, o);
   DLUA_TRY(pack(a, o, &p, packed));
   p = merged(a, o);
   if (!matrices_of(&p, &x, &y)) return DLUA_DECLINED;
-  beside e = {p.bias, o->before ? dlua_data(o->before) : NULL};
-  if (e.before && !takes_before(&p, e.before)) return DLUA_DECLINED;
-  plan_key key = key_of(a, &p, &x, &y);
-  key.epilogue = o->activation | (p.bias ? CUBLASLT_EPILOGUE_BIAS : 0);
+  beside e = {(void *)p.bias, bits, bits ? row_of_bits(p.n) : 0, o->slope};
+  if (o->sums) e.bias = dlua_data(o->sums);
+  if (o->aux) e.aux = dlua_data(o->aux), e.aux_ld = p.n;
+  if (!takes_beside(&p, o, &x, &e)) return DLUA_DECLINED;
+  plan_key key = key_of(a, &p, &x, &y, &e);
+  key.epilogue = o->epilogue | (p.bias ? CUBLASLT_EPILOGUE_BIAS : 0);
   if (key.epilogue == 0) key.epilogue = CUBLASLT_EPILOGUE_DEFAULT;
   return run_batch(a, &p, &e, &key);
 }
 
-static dlua_status through_library(const dlua_args *a, operands o) {
+dlua_status dlua_gpu_by_library(const dlua_args *a, dlua_operands o) {
   dlua_product p = merged(a, &o);
   if (!library_takes(&p)) return DLUA_DECLINED;
   dlua_packed packed[OPERANDS] = {0};
-  dlua_status status = multiply_packed(a, &o, packed);
+  size_t bytes = o.slope ? (size_t)(dlua_numel(a->out[0]) / p.n * row_of_bits(p.n) / 8) : 0;
+  void *bits = NULL;
+  if (bytes) DLUA_TRY(dlua_alloc(a->device, bytes, &bits));
+  dlua_status status = multiply_packed(a, &o, bits, packed);
   for (int i = 0; i < OPERANDS; i++) dlua_packed_release(a, &packed[i]);
+  if (bytes) dlua_free(a->device, bits, bytes);
   return status;
 }
 
-static dlua_status multiply(const dlua_args *a, operands o) {
+dlua_status dlua_gpu_multiply(const dlua_args *a, dlua_operands o) {
   if (dlua_numel(a->out[0]) == 0) return DLUA_OK;
-  dlua_status status = through_library(a, o);
+  dlua_status status = dlua_gpu_by_library(a, o);
   if (status != DLUA_DECLINED) return status;
   dlua_product p = merged(a, &o);
   return dlua_gpu_tiled_product(a, &p);
 }
 
-dlua_kernel dlua_gpu_matmul, dlua_gpu_bmm, dlua_gpu_dot, dlua_gpu_linear, dlua_gpu_linear_relu,
-    dlua_gpu_linear_gelu, dlua_gpu_relu, dlua_gpu_gelu;
+dlua_kernel dlua_gpu_matmul, dlua_gpu_bmm, dlua_gpu_dot;
 
 dlua_status dlua_gpu_matmul(const dlua_args *a) {
-  return multiply(a, (operands){.x = a->in[0], .y = a->in[1]});
+  return dlua_gpu_multiply(a, (dlua_operands){.x = a->in[0], .y = a->in[1]});
 }
 dlua_status dlua_gpu_bmm(const dlua_args *a) { return dlua_gpu_matmul(a); }
 dlua_status dlua_gpu_dot(const dlua_args *a) { return dlua_gpu_matmul(a); }
-
-static operands linear_of(const dlua_args *a) {
-  return (operands){.x = a->in[0], .y = a->in[1], .bias = a->in[2], .turned = true};
-}
-
-dlua_status dlua_gpu_linear(const dlua_args *a) { return multiply(a, linear_of(a)); }
-
-// out[0] = f of result k, in a pass of its own.
-static dlua_status activate(const dlua_args *a, dlua_kernel *f, int k) {
-  dlua_args call = *a;
-  call.in = call.slots, call.nin = call.nout = 1, call.in[0] = a->out[k];
-  return f(&call);
-}
-
-// The library has no activations in double.
-dlua_status dlua_gpu_linear_relu(const dlua_args *a) {
-  operands o = linear_of(a);
-  if (dlua_numel(a->out[0]) == 0) return DLUA_OK;
-  if (a->in[0]->dtype != DLUA_F64) {
-    o.activation = CUBLASLT_EPILOGUE_RELU;
-    dlua_status status = through_library(a, o);
-    if (status != DLUA_DECLINED) return status;
-    o.activation = 0;
-  }
-  DLUA_TRY(multiply(a, o));
-  return activate(a, dlua_gpu_relu, 0);
-}
-
-// The library's gelu is the tanh form, by the hardware's tanh, which is good for 11 bits: it is for
-// bf16 and f16 that ask for that form. Else what it is applied to comes with its bias from the
-// library, has to be kept anyway, and is read once more.
-dlua_status dlua_gpu_linear_gelu(const dlua_args *a) {
-  operands o = linear_of(a);
-  bool half = a->in[0]->dtype == DLUA_BF16 || a->in[0]->dtype == DLUA_F16;
-  if (dlua_numel(a->out[0]) == 0) return DLUA_OK;
-  if (half && a->num[0].i) {
-    o.activation = CUBLASLT_EPILOGUE_GELU_AUX, o.before = a->out[1];
-    dlua_status status = through_library(a, o);
-    if (status != DLUA_DECLINED) return status;
-  }
-  dlua_args product = *a;
-  product.nout = 1, product.out[0] = a->out[1];
-  DLUA_TRY(multiply(&product, linear_of(a)));
-  return activate(a, dlua_gpu_gelu, 1);
-}

@@ -1,4 +1,4 @@
-// product.h - a batch of matrix products as the kernel in kernels/matmul.cu takes it.
+// product.h - what kernels/matmul.cu does for products: a batch of them, and bits for an epilogue.
 #ifndef DLUA_GPU_PRODUCT_H
 #define DLUA_GPU_PRODUCT_H
 
@@ -22,6 +22,11 @@ typedef struct dlua_product {
 
 // Any dtype but bool, any strides and sizes. Floats are summed in float, f64 in double, integers wrap.
 dlua_status dlua_gpu_tiled_product(const dlua_args *a, const dlua_product *p);
+
+// Where y > 0, for y contiguous with rows of n elements, a bit each as the library's DRELU reads
+// them: a byte's lowest bit is its first element, and rows lie `pitch` bits apart, a multiple of 8.
+dlua_status dlua_gpu_slope_bits(const dlua_args *a, const dlua_tensor *y, int64_t n, int64_t pitch,
+                                void *bits);
 
 #ifdef __cplusplus
 }

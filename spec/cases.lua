@@ -322,6 +322,19 @@ cases.linear_gelu = {
   {T {0, 3}, T {4, 3}, T {4}}, {T {1, 1}, T {1, 1}, T {1}}, {T {7, 5}, T {9, 5}, T {9}, "tanh"},
   {T {2, 3}, T {1, 3}, {approximate = "tanh"}},
 }
+cases.linear_weight_grad = {
+  {T {2, 3}, T {2, 4}}, {T {1, 3}, T {1, 5}}, {T {4, 1}, T {4, 3}}, {T {4, 3}, T {4, 1}}, {T {0, 3}, T {0, 2}},
+  {T {2, 0}, T {2, 3}}, {T {2, 3}, T {2, 0}}, {T {7, 9}, T {7, 16}}, {T {40, 17}, T {40, 8}},
+}
+local function slopes(...)
+  return {
+    {T {2, 3}, T {3, 4}, T {2, 4}, ...}, {T {3}, T {3, 4}, T {4}}, {T {1, 1}, T {1, 1}, T {1, 1}, ...},
+    {T {2, 5, 3}, T {3, 8}, T {2, 5, 8}, ...}, {T {0, 3}, T {3, 2}, T {0, 2}}, {T {2, 0}, T {0, 3}, T {2, 3}, ...},
+    {T {5, 9}, T {9, 16}, T {5, 16}}, {T {5, 9}, T {9, 17}, T {5, 17}, ...}, {T {6, 3}, T {3, 136}, T {6, 136}, ...},
+    {T({1, 2}, {values = {1, 2}}), T {2, 8}, T({1, 8}, {values = {0, -0.0, 1, -1, 1e-30, -1e-30, 0, 2}}), ...},
+  }
+end
+cases.relu_linear_grad, cases.gelu_linear_grad = slopes(), slopes "tanh"
 cases.relu_bias_grad = {
   {T {2, 3}, T {2, 3}}, {T {3}, T {3}}, {T {1, 4}, T {1, 4}}, {T {4, 1}, T {4, 1}}, {T {0, 3}, T {0, 3}},
   {T {2, 0}, T {2, 0}}, {T {2, 3, 5}, T {2, 3, 5}}, {T {40, 17}, T {40, 17}},
@@ -393,6 +406,9 @@ big.sum, big.mean, big.norm, big.logsumexp = {T {600, 700}}, {T {600, 700}, 1}, 
 big.softmax, big.log_softmax, big.cumsum = {T {600, 700}, 2}, {T {600, 700}, 1}, {T {600, 700}, 1}
 big.matmul, big.linear = {T {200, 300}, T {300, 100}}, {T {200, 300}, T {100, 300}, T {100}}
 big.linear_relu, big.linear_gelu = big.linear, big.linear
+big.linear_weight_grad = {T {300, 100}, T {300, 200}}
+big.relu_linear_grad = {T {200, 100}, T {100, 300}, T {200, 300}}
+big.gelu_linear_grad = {T {200, 100}, T {100, 300}, T {200, 300}, "tanh"}
 big.relu_bias_grad, big.gelu_bias_grad = {T {600, 1700}, T {600, 1700}}, {T {600, 700}, T {600, 700}}
 big.conv2d = {T {4, 16, 24, 24}, T {16, 16, 3, 3}, T {16}, {padding = 1}}
 big.max_pool2d, big.avg_pool2d = {T {8, 16, 48, 48}, 2}, {T {8, 16, 48, 48}, 2}

@@ -51,9 +51,8 @@ return function(reference)
     for k, v in ipairs(gx.data) do sums[(k - 1) % n + 1] = sums[(k - 1) % n + 1] + v end
     return gx, array.new({n}, sums)
   end
-  function reference.relu_bias_grad(p)
-    return with_sums(array.zip(function(g, y) return y > 0 and g or 0.0 end, p.g, p.y))
-  end
+  local function straight_slope(g, y) return y > 0 and g or 0.0 end
+  function reference.relu_bias_grad(p) return with_sums(array.zip(straight_slope, p.g, p.y)) end
   local function normal_slope(x)
     local erf = reference.erf {x = array.new({1}, {x / math.sqrt(2)})}.data[1]
     return (1 + erf) / 2 + x * math.exp(-x * x / 2) / math.sqrt(2 * math.pi)
@@ -63,10 +62,20 @@ return function(reference)
     local t = 1 - 2 / (math.exp(2 * root * (x + 0.044715 * x ^ 3)) + 1)
     return (1 + t) / 2 + x / 2 * (1 - t * t) * root * (1 + 3 * 0.044715 * x * x)
   end
-  function reference.gelu_bias_grad(p)
+  local function curved_slope(p)
     local slope = p.approximate == "tanh" and tanh_slope or normal_slope
-    return with_sums(array.zip(function(g, x) return g * slope(x) end, p.g, p.x))
+    return function(g, x) return g * slope(x) end
   end
+  function reference.gelu_bias_grad(p) return with_sums(array.zip(curved_slope(p), p.g, p.x)) end
+
+  -- On the way back through linear alone, and through what its input comes from.
+  function reference.linear_weight_grad(p)
+    local _, sums = with_sums(p.g)
+    return reference.matmul {x = reference.t {x = p.g}, y = p.x}, sums
+  end
+  local function before(p) return reference.matmul {x = p.g, y = p.w} end
+  function reference.relu_linear_grad(p) return array.zip(straight_slope, before(p), p.y) end
+  function reference.gelu_linear_grad(p) return array.zip(curved_slope(p), before(p), p.z) end
 
   local function extent(n, kernel, stride, padding, dilation, up)
     local span = n + 2 * padding - dilation * (kernel - 1) - 1

@@ -30,14 +30,15 @@ struct Layout {
 struct Call {
   int32_t compute, scale, turned[2] = {CUBLAS_OP_N, CUBLAS_OP_N};
   uint32_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
-  const void *bias = nullptr;
+  void *bias = nullptr;
   void *aux = nullptr;
   int64_t aux_ld = 0;
   bool adds_bias() const { return epilogue & CUBLASLT_EPILOGUE_BIAS; }
-  bool has_aux() const {
-    return (epilogue & ~CUBLASLT_EPILOGUE_BIAS) == CUBLASLT_EPILOGUE_GELU_AUX;
+  // What follows the sums beside a bias that is added.
+  uint32_t step() const {
+    return epilogue == CUBLASLT_EPILOGUE_DEFAULT ? 0 : epilogue & ~CUBLASLT_EPILOGUE_BIAS;
   }
-  bool has_relu() const { return (epilogue & ~CUBLASLT_EPILOGUE_BIAS) == CUBLASLT_EPILOGUE_RELU; }
+  bool has_aux() const { return epilogue & 128; }
 };
 
 struct Preference {
@@ -84,19 +85,38 @@ bool valid(const Layout &l) {
          (uint64_t)l.ld >= (columns ? l.rows : l.columns);
 }
 
-// What follows the sums: a bias; ReLU; GELU, whose input is written beside the result as whole packs of
-// 8 elements.
+bool known_epilogue(const Call &call) {
+  switch (call.epilogue) {
+  case CUBLASLT_EPILOGUE_DEFAULT:
+  case CUBLASLT_EPILOGUE_BIAS:
+  case CUBLASLT_EPILOGUE_RELU:
+  case CUBLASLT_EPILOGUE_RELU_BIAS:
+  case CUBLASLT_EPILOGUE_GELU_AUX:
+  case CUBLASLT_EPILOGUE_GELU_AUX_BIAS:
+  case CUBLASLT_EPILOGUE_DRELU:
+  case CUBLASLT_EPILOGUE_DGELU:
+  case CUBLASLT_EPILOGUE_BGRADB: return true;
+  default: return false;
+  }
+}
+
+// What lies beside the operands: a bias; the sums of B's columns, of a transposed B alone; what GELU
+// is applied to, as whole packs of 8 elements, or ReLU's slope, as whole packs of 128 bits.
 cublasStatus_t check_epilogue(const Product &p) {
   const Call &call = *p.call;
   const Layout *d = p.layout[3];
   if (call.epilogue == CUBLASLT_EPILOGUE_DEFAULT) return CUBLAS_STATUS_SUCCESS;
-  bool known = call.epilogue == CUBLASLT_EPILOGUE_BIAS || call.has_relu() || call.has_aux();
-  bool activates = call.epilogue != CUBLASLT_EPILOGUE_BIAS;
-  if (!known || d->order == CUBLASLT_ORDER_ROW || (activates && d->type == CUDA_R_64F))
+  bool activates = call.step() != 0;
+  if (!known_epilogue(call) || d->order == CUBLASLT_ORDER_ROW ||
+      (activates && d->type == CUDA_R_64F))
     return CUBLAS_STATUS_NOT_SUPPORTED;
-  if (call.adds_bias() && !call.bias) return CUBLAS_STATUS_INVALID_VALUE;
+  bool sums = call.step() == CUBLASLT_EPILOGUE_BGRADB;
+  if (sums && call.turned[1] != CUBLAS_OP_T) return CUBLAS_STATUS_NOT_SUPPORTED;
+  if ((call.adds_bias() || sums) && !call.bias) return CUBLAS_STATUS_INVALID_VALUE;
+  if (sums && d->batch > 1) return CUBLAS_STATUS_INVALID_VALUE;
   if (!call.has_aux()) return CUBLAS_STATUS_SUCCESS;
-  bool fits = call.aux && (uintptr_t)call.aux % 16 == 0 && call.aux_ld % 8 == 0 &&
+  int64_t pack = call.step() == CUBLASLT_EPILOGUE_DRELU ? 128 : 8;
+  bool fits = call.aux && (uintptr_t)call.aux % 16 == 0 && call.aux_ld % pack == 0 &&
               call.aux_ld >= (int64_t)d->rows && d->batch == 1;
   return fits ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
 }
@@ -142,8 +162,35 @@ double operand(const Product &p, int which, const void *data, int64_t batch, int
 }
 
 // The tanh form, the only one that the library has.
-double gelu(double x) {
-  return 0.5 * x * (1 + std::tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
+const double ROOT = 0.79788456080286535588, CUBIC = 0.044715;
+double gelu_tanh(double x) { return std::tanh(ROOT * (x + CUBIC * x * x * x)); }
+double gelu(double x) { return 0.5 * x * (1 + gelu_tanh(x)); }
+double gelu_slope(double x) {
+  double t = gelu_tanh(x);
+  return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * ROOT * (1 + 3 * CUBIC * x * x);
+}
+
+// What becomes of a sum on its way to row i, column j of D.
+double through_epilogue(const Product &p, double sum, int64_t i, int64_t j) {
+  const Call &call = *p.call;
+  cudaDataType_t type = (cudaDataType_t)p.layout[3]->type;
+  int64_t at = j * call.aux_ld + i;
+  if (call.adds_bias()) sum += emulator::number_at(type, call.bias, i);
+  switch (call.step()) {
+  case CUBLASLT_EPILOGUE_RELU: return sum < 0 ? 0 : sum;
+  case CUBLASLT_EPILOGUE_GELU_AUX: emulator::put_number(type, call.aux, at, sum); return gelu(sum);
+  case CUBLASLT_EPILOGUE_DRELU: return ((const uint8_t *)call.aux)[at / 8] >> at % 8 & 1 ? sum : 0;
+  case CUBLASLT_EPILOGUE_DGELU: return sum * gelu_slope(emulator::number_at(type, call.aux, at));
+  default: return sum;
+  }
+}
+
+void sum_columns(const Product &p, const void *b) {
+  for (int64_t j = 0; j < p.n; j++) {
+    double sum = 0;
+    for (int64_t q = 0; q < p.k; q++) sum += operand(p, 1, b, 0, q, j);
+    emulator::put_number((cudaDataType_t)p.layout[3]->type, p.call->bias, j, sum);
+  }
 }
 
 void multiply(const Product &p, double alpha, const void *a, const void *b, double beta,
@@ -158,17 +205,13 @@ void multiply(const Product &p, double alpha, const void *a, const void *b, doub
           sum += operand(p, 0, a, batch, i, q) * operand(p, 1, b, batch, q, j);
         sum *= alpha;
         if (beta != 0) sum += beta * operand(p, 2, c, batch, i, j);
-        if (p.call->adds_bias()) sum += emulator::number_at(type, p.call->bias, i);
-        if (p.call->has_aux()) {
-          emulator::put_number(type, p.call->aux, j * p.call->aux_ld + i, sum);
-          sum = gelu(sum);
-        }
-        if (p.call->has_relu() && sum < 0) sum = 0;
+        sum = through_epilogue(p, sum, i, j);
         int64_t at = l->order == CUBLASLT_ORDER_COL ? j * l->ld + i : i * l->ld + j;
         emulator::put_number(type, d, batch * l->step + at, sum);
       }
     }
   }
+  if (p.call->step() == CUBLASLT_EPILOGUE_BGRADB) sum_columns(p, b);
 }
 
 bool aligned(const void *p, uint32_t to) { return (uintptr_t)p % to == 0; }

@@ -1,8 +1,8 @@
 // matmul.cu - matrix products that cuBLASLt does not do: of integers, over no elements at all, and of
 // what its heuristic refuses. Blocks of threads share tiles of both matrices; a tile's sum over k is
-// taken in order, so results are the same every time.
+// taken in order, so results are the same every time. And what an epilogue of the library reads.
 #include "../product.h"
-#include "kernel.h"
+#include "reduce.h"
 
 namespace {
 
@@ -57,7 +57,43 @@ template <class T, class U> dlua_status start(const dlua_args *a, const dlua_pro
   return launch(a, tiled_product<T, U>, blocks, dim3(TILE, TILE), *p, rows, columns, tiles);
 }
 
+// A byte of bits for every thread: row by row, `pitch` bytes each.
+template <class L>
+__global__ void slope_bits(L y, uint8_t *bits, int64_t rows, int64_t n, int64_t pitch, bool packs) {
+  constexpr int W = L::WIDTH;
+  using C = typename L::C;
+  for (int64_t k = first_index(); k < rows * pitch; k += all_threads()) {
+    int64_t row = k / pitch, column = (k - row * pitch) * 8, at = row * n + column;
+    unsigned byte = 0;
+    if (packs && column < n) {
+      for (int i = 0; i < 8; i += W) {
+        C v[W];
+        y.get(at + i, v);
+        for (int j = 0; j < W; j++) byte |= (unsigned)(v[j] > C(0)) << (i + j);
+      }
+    } else {
+      for (int i = 0; i < 8 && column + i < n; i++) {
+        C v[1];
+        y.get(at + i, v);
+        byte |= (unsigned)(v[0] > C(0)) << i;
+      }
+    }
+    bits[k] = (uint8_t)byte;
+  }
+}
+
 } // namespace
+
+extern "C" dlua_status dlua_gpu_slope_bits(const dlua_args *a, const dlua_tensor *y, int64_t n,
+                                           int64_t pitch, void *bits) {
+  int64_t rows = dlua_numel(y) / n, bytes = pitch / 8;
+  return with_loader<FLOATS>(y, [&](auto load) {
+    using L = decltype(load);
+    bool packs = n % 8 == 0 && load.aligned();
+    return launch(a, slope_bits<L>, blocks_for(rows * bytes), THREADS, load, (uint8_t *)bits, rows,
+                  n, bytes, packs);
+  });
+}
 
 extern "C" dlua_status dlua_gpu_tiled_product(const dlua_args *a, const dlua_product *p) {
   switch (p->dtype) {

@@ -356,9 +356,42 @@ static void matmul_back(dlua_back *b) {
   dlua_give(b, 1, vector_y ? shrunk(s, gy, -1) : gy);
 }
 
+static bool on_device(const dlua_back *b) { return b->g[0]->storage->device != dlua_cpu(); }
+
+// The gradient of x before the activation that made x, which a device's product can end in; NULL
+// where that does not apply: no product knows gelu by erf, by tanh well enough for f32, or any of
+// them in f64.
+static dlua_tensor *ahead(dlua_back *b, dlua_tensor *g) {
+  dlua_back maker;
+  uint8_t dtype = b->g[0]->dtype;
+  bool half = dtype == DLUA_BF16 || dtype == DLUA_F16;
+  if (!g || !on_device(b) || dtype == DLUA_F64) return NULL;
+  const dlua_op *op = dlua_sole_maker(b, 0, &maker);
+  if (op == &dlua_op_linear_relu) {
+    dlua_tensor *y = dlua_saved(&maker, "y");
+    return dlua_call(b->s, &dlua_op_relu_linear_grad, dlua_t(g), dlua_t(dlua_saved(b, "w")),
+                     dlua_t(y));
+  }
+  if (op == &dlua_op_linear_gelu && half && maker.num[0].i) {
+    dlua_tensor *z = dlua_saved(&maker, "_z");
+    return dlua_call(b->s, &dlua_op_gelu_linear_grad, dlua_t(g), dlua_t(dlua_saved(b, "w")),
+                     dlua_t(z), dlua_v(&maker.num[0]));
+  }
+  return NULL;
+}
+
+static void give_input(dlua_back *b, dlua_tensor *g) {
+  if (!dlua_needs(b, 0)) return;
+  dlua_tensor *gx = ahead(b, g);
+  if (gx)
+    dlua_give_ahead(b, 0, gx);
+  else
+    dlua_give(b, 0, times(b->s, g, dlua_saved(b, "w")));
+}
+
 static void give_products(dlua_back *b, dlua_tensor *g) {
   dlua_scope *s = b->s;
-  if (dlua_needs(b, 0)) dlua_give(b, 0, times(s, g, dlua_saved(b, "w")));
+  give_input(b, g);
   if (dlua_needs(b, 1))
     dlua_give(b, 1, times(s, turned(s, as_matrix(s, g)), as_matrix(s, dlua_saved(b, "x"))));
 }
@@ -368,20 +401,32 @@ static void give_bias(dlua_back *b, dlua_tensor *g) {
     dlua_give(b, 2, dlua_call(b->s, &dlua_op_sum, dlua_t(as_matrix(b->s, g)), dlua_i(0)));
 }
 
-static void linear_back(dlua_back *b) {
-  give_products(b, b->g[0]);
-  give_bias(b, b->g[0]);
+// All of them from g, the gradient before an activation.
+static void give_all(dlua_back *b, dlua_tensor *g) {
+  dlua_tensor *both[DLUA_MAX_OUT];
+  if (!on_device(b) || !dlua_needs(b, 1) || !dlua_needs(b, 2)) {
+    give_products(b, g);
+    give_bias(b, g);
+    return;
+  }
+  give_input(b, g);
+  dlua_call_all(b->s, &dlua_op_linear_weight_grad, both, dlua_t(as_matrix(b->s, g)),
+                dlua_t(as_matrix(b->s, dlua_saved(b, "x"))));
+  dlua_give(b, 1, both[0]);
+  dlua_give(b, 2, both[1]);
 }
+
+static void linear_back(dlua_back *b) { give_all(b, b->g[0]); }
 
 // The pass that gives the gradients before the activation and of the bias together: the CPU has it in
 // f32 and f64, while its 16-bit kernels of the two are faster apart.
 static bool in_one_pass(const dlua_back *b) {
   uint8_t dtype = b->g[0]->dtype;
-  return dlua_needs(b, 2) &&
-         (b->g[0]->storage->device != dlua_cpu() || dtype == DLUA_F32 || dtype == DLUA_F64);
+  return dlua_needs(b, 2) && (on_device(b) || dtype == DLUA_F32 || dtype == DLUA_F64);
 }
 
 static void linear_relu_back(dlua_back *b) {
+  if (dlua_is_ahead(b)) return give_all(b, b->g[0]);
   dlua_tensor *y = dlua_saved(b, "y"), *both[DLUA_MAX_OUT] = {NULL};
   if (in_one_pass(b)) {
     dlua_call_all(b->s, &dlua_op_relu_bias_grad, both, dlua_t(b->g[0]), dlua_t(y));
@@ -389,13 +434,12 @@ static void linear_relu_back(dlua_back *b) {
     dlua_give(b, 2, both[1]);
     return;
   }
-  dlua_tensor *g = dlua_call(b->s, &dlua_op_relu_grad, dlua_t(b->g[0]), dlua_t(y));
-  give_products(b, g);
-  give_bias(b, g);
+  give_all(b, dlua_call(b->s, &dlua_op_relu_grad, dlua_t(b->g[0]), dlua_t(y)));
 }
 
 // A gradient of _z itself comes only from second derivatives.
 static void linear_gelu_back(dlua_back *b) {
+  if (dlua_is_ahead(b)) return give_all(b, b->g[0]);
   dlua_tensor *z = dlua_saved(b, "_z"), *both[DLUA_MAX_OUT] = {NULL};
   if (in_one_pass(b) && !b->g[1]) {
     dlua_call_all(b->s, &dlua_op_gelu_bias_grad, both, dlua_t(b->g[0]), dlua_t(z),
@@ -407,8 +451,7 @@ static void linear_gelu_back(dlua_back *b) {
   dlua_tensor *g =
       dlua_call(b->s, &dlua_op_gelu_grad, dlua_t(b->g[0]), dlua_t(z), dlua_v(&b->num[0]));
   if (b->g[1]) g = dlua_add(b->s, g, b->g[1]);
-  give_products(b, g);
-  give_bias(b, g);
+  give_all(b, g);
 }
 
 // ---------------------------------------------------------------- ops

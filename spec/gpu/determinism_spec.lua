@@ -111,6 +111,17 @@ describe("the same bits on the GPU come", function()
     end)
   end)
 
+  for _, dtype in ipairs {"f32", "bf16"} do
+    it("from the gradients of linear layers in " .. dtype, function()
+      dlua.seed(7)
+      local gelu = nn.GELU {approximate = "tanh"}
+      local net = nn.Sequential(nn.Linear(24, 64), nn.ReLU(), nn.Linear(64, 40), gelu, nn.Linear(40, 8))
+      net:to(dtype):to "cuda"
+      local x = dlua.randn(500, 24):to(dtype):to "cuda"
+      check(function() return dlua.grad(net(x):square():sum(), net:parameters()) end)
+    end)
+  end
+
   it("from reductions", function()
     dlua.seed(5)
     local x, tall = numbers(100003), numbers(3001, 37)

@@ -113,6 +113,45 @@ describe("products on the GPU", function()
     end
   end)
 
+  it("give the gradients of a layer's parameters", function()
+    local function turned(x) return x:t():contiguous():t() end
+    local function gaps(x) return x[{{}, {1, -1, 2}}] end
+    for k = 1, 2 do
+      local function f(g, x) return (select(k, dlua.ops.linear_weight_grad(g, x))) end
+      for _, dtype in ipairs {"f32", "f64", "bf16", "f16"} do
+        for _, view in ipairs {as_is, turned, gaps} do
+          compare(f, view, dtype, {6, 16}, {6, 24})
+          compare(f, view, dtype, {6, 16}, {6, 24}) -- with the plan that is there now
+          compare(f, view, dtype, {40, 13}, {40, 7})
+          compare(f, view, dtype, {1, 16}, {1, 8}) -- nothing to sum, or a single sum
+          compare(f, view, dtype, {9, 1}, {9, 8})
+          compare(f, view, dtype, {9, 8}, {9, 1})
+        end
+        compare(f, as_is, dtype, {0, 4}, {0, 3})
+        compare(f, as_is, dtype, {5, 4}, {5, 0})
+      end
+    end
+  end)
+
+  it("take a gradient on past an activation", function()
+    local function turned(x, k) return k == 2 and x:t():contiguous():t() or x end
+    local function gaps(x, k) return k == 2 and x or x:narrow(1, 2, x.shape[1] - 1) end
+    local function by_tanh(g, w, z) return dlua.ops.gelu_linear_grad(g, w, z, "tanh") end
+    for _, f in ipairs {dlua.ops.relu_linear_grad, dlua.ops.gelu_linear_grad, by_tanh} do
+      for _, dtype in ipairs {"f32", "f64", "bf16", "f16"} do
+        for _, view in ipairs {as_is, turned, gaps} do
+          compare(f, view, dtype, {6, 5}, {5, 16}, {6, 16})
+          compare(f, view, dtype, {6, 5}, {5, 16}, {6, 16})
+          compare(f, view, dtype, {3, 4, 5}, {5, 264}, {3, 4, 264}) -- more than two packs of bits
+          compare(f, view, dtype, {6, 5}, {5, 13}, {6, 13})
+        end
+        compare(f, as_is, dtype, {5}, {5, 8}, {8})
+        compare(f, as_is, dtype, {3, 0}, {0, 8}, {3, 8})
+        compare(f, as_is, dtype, {0, 3}, {3, 8}, {0, 8})
+      end
+    end
+  end)
+
   it("keep nan through relu", function()
     for _, dtype in ipairs {"f32", "f64", "bf16", "f16"} do
       local x = dlua.tensor({{0 / 0, 1}, {1, 1}}):to(dtype):to("cuda")
@@ -166,6 +205,8 @@ describe("products on the GPU", function()
     dlua.autotune(true)
     compare(dlua.matmul, as_is, "f32", {11, 12}, {12, 13})
     compare(dlua.linear, as_is, "bf16", {11, 12}, {13, 12}, {13})
+    compare(dlua.ops.linear_weight_grad, as_is, "bf16", {11, 12}, {11, 8})
+    compare(dlua.ops.relu_linear_grad, as_is, "f32", {11, 12}, {12, 13}, {11, 13})
   end)
 end)
 
@@ -267,22 +308,31 @@ describe("libraries of the GPU that fail", function()
     assert.is_true(error_of(before, wanted) < 1e-5)
   end)
 
-  local relu = dlua.ops.linear_relu
+  local relu, parameters, through_relu = dlua.ops.linear_relu, dlua.ops.linear_weight_grad, dlua.ops.relu_linear_grad
   local function gelu(a, w, b) return dlua.ops.linear_gelu(a, w, b, "tanh") end
-  local function layer(rows, dtype)
-    local cpu = {dlua.randn(rows, 7):to(dtype), dlua.randn(16, 7):to(dtype), dlua.randn(16):to(dtype)}
-    local gpu = {}
+  local function through_gelu(g, w, z) return dlua.ops.gelu_linear_grad(g, w, z, "tanh") end
+  local function sums(g, input) return (select(2, parameters(g, input))) end
+  -- What a layer is called with, or on the way back f.
+  local function layer(rows, dtype, f)
+    local shapes = {{rows, 7}, {16, 7}, {16}}
+    if f == parameters or f == sums then shapes = {{rows, 16}, {rows, 8}} end
+    if f == through_relu or f == through_gelu then shapes = {{rows, 7}, {7, 16}, {rows, 16}} end
+    local cpu, gpu = {}, {}
+    for k, shape in ipairs(shapes) do cpu[k] = dlua.randn(shape):to(dtype) end
     for k, t in ipairs(cpu) do gpu[k] = t:to("cuda") end
     return cpu, gpu
   end
 
   it("leave an activation to dlua's kernels, or the whole layer", function()
     local rows = 40
-    for _, case in ipairs {{relu, "f32"}, {relu, "bf16"}, {gelu, "bf16"}, {gelu, "f16"}, {gelu, "f32"}} do
+    for _, case in ipairs {
+      {relu, "f32"}, {relu, "bf16"}, {gelu, "bf16"}, {gelu, "f16"}, {gelu, "f32"}, {parameters, "f32"}, {sums, "f16"},
+      {parameters, "bf16"}, {through_relu, "f32"}, {through_relu, "bf16"}, {through_gelu, "f16"}, {through_gelu, "f32"},
+    } do
       for _, refusals in ipairs {1, -1} do -- the first question, or all
         rows = rows + 1
         local f, dtype = table.unpack(case)
-        local cpu, gpu = layer(rows, dtype)
+        local cpu, gpu = layer(rows, dtype, f)
         local got
         assert.is_true(with_fault("cublasLtMatmulAlgoGetHeuristic", fault_code.blas_unsupported, refusals,
           function() got = f(table.unpack(gpu)) end))
@@ -300,19 +350,47 @@ describe("libraries of the GPU that fail", function()
     end
   end)
 
+  -- A plan is made of one question where the library does all of it; the bits of relu's slope are a kernel's.
+  it("end a product on the way back as they are asked to", function()
+    local rows = 120
+    for _, case in ipairs {
+      {parameters, "f32", 0}, {parameters, "bf16", 0}, {parameters, "f16", 0}, {through_gelu, "bf16", 0},
+      {through_gelu, "f16", 0}, {through_relu, "f32", 1}, {through_relu, "bf16", 1}, {through_relu, "f16", 1},
+    } do
+      rows = rows + 1
+      local f, dtype, launches = table.unpack(case)
+      local _, gpu = layer(rows, dtype, f)
+      local function call() f(table.unpack(gpu)) end
+      assert.is_true((with_fault("cublasLtMatmulAlgoGetHeuristic", fault_code.blas_failed, 2, call)), dtype)
+      assert.is_true((with_fault("cudaLaunchKernel", 719, launches + 1, call)), dtype)
+      assert.equal(launches == 0, (with_fault("cudaLaunchKernel", 719, 1, call)), dtype)
+      assert.is_false((with_fault("cublasLtMatmulDescSetAttribute", fault_code.blas_failed, 1, call)), dtype)
+    end
+    for _, f in ipairs {through_relu, through_gelu} do -- no such end in double
+      local _, gpu = layer(7, "f64", f)
+      assert.is_true((with_fault("cublasLtMatmulDescSetAttribute", fault_code.blas_failed, 1,
+        function() f(table.unpack(gpu)) end)))
+    end
+  end)
+
   it("hold nothing back after an activation that fails", function()
-    for _, call in ipairs {"cublasLtMatmulDescSetAttribute", "cublasLtMatmul"} do
-      local n, _, gpu = 1, layer(call == "cublasLtMatmul" and 70 or 71, "bf16")
-      collectgarbage()
-      local live = dlua.cuda.memory().live
-      repeat
-        local ok, message = with_fault(call, 999, n, function() gelu(table.unpack(gpu)) end)
-        assert.is_true(ok or message:find(call .. ": an error of the emulator (999)", 1, true) ~= nil, message)
-        n = n + 1
-      until ok
-      assert.is_true(n > 2, call)
-      collectgarbage()
-      assert.equal(live, dlua.cuda.memory().live)
+    local rows = 70
+    for _, f in ipairs {gelu, parameters, through_relu, through_gelu} do
+      for _, call in ipairs {"cublasLtMatmulDescSetAttribute", "cublasLtMatmul", "cudaMalloc"} do
+        rows = rows + 1
+        local n, _, gpu = 1, layer(rows, "bf16", f)
+        collectgarbage()
+        local live = dlua.cuda.memory().live
+        if call == "cudaMalloc" then dlua.cuda.empty_cache() end
+        repeat
+          local ok, message = with_fault(call, 999, n, function() f(table.unpack(gpu)) end)
+          assert.is_true(ok or message:find(call .. ": an error of the emulator (999)", 1, true) ~= nil, message)
+          n = n + 1
+        until ok
+        assert.is_true(n > 2 or call == "cudaMalloc", call)
+        collectgarbage()
+        assert.equal(live, dlua.cuda.memory().live)
+      end
     end
   end)
 
