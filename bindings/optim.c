@@ -94,6 +94,20 @@ static int find_bad_gradient(lua_State *L) {
   return 1;
 }
 
+// core.unscale(parameters, scale, verdict): raises verdict to 1 where a gradient is not finite and
+// divides all by scale, both 0-d f32 tensors of their device; no scale, no division. false, with
+// nothing changed, when a gradient needs the formulas in Lua.
+static int unscale(lua_State *L) {
+  int n;
+  dlua_tensor **list = list_of(L, 1, "unscale_: parameters", &n);
+  dlua_tensor *scale = lua_isnil(L, 2) ? NULL : dlua_bind_tensor(L, 2, "unscale_: scale");
+  dlua_tensor *verdict = dlua_bind_tensor(L, 3, "unscale_: verdict");
+  dlua_bind_enter(L);
+  dlua_status status = dlua_unscale(gradients_of(n, list, NULL), list, scale, verdict);
+  if (status != DLUA_DECLINED) dlua_bind_check(L, status);
+  return lua_pushboolean(L, status == DLUA_OK), 1;
+}
+
 // core.clear_gradients(parameters): grad becomes nil.
 static int clear_gradients(lua_State *L) {
   int n;
@@ -192,10 +206,29 @@ static int64_t next_step(lua_State *L, int steps, int k) {
   return step;
 }
 
-static bool takes_group(int n, dlua_tensor *const *list) {
-  for (int k = 0; k < n; k++)
-    if (list[k]->grad && !dlua_optim_takes(list[k])) return false;
+static bool is_with(const dlua_tensor *p, const dlua_tensor *x) {
+  return !x || dlua_device_of(p) == dlua_device_of(x);
+}
+
+// The fused pass takes parameters that are where the verdict on them is.
+static bool takes_group(int n, dlua_tensor *const *list, const dlua_bad_gradient *bad) {
+  for (int k = 0; k < n; k++) {
+    const dlua_tensor *p = list[k];
+    if (!p->grad) continue;
+    if (!dlua_optim_takes(p) || !is_with(p, bad->verdict) || !is_with(p, bad->skipped))
+      return false;
+  }
   return true;
+}
+
+// The steps that were left out on a device, a number for each of n parameters, or NULL.
+static dlua_tensor *skipped_steps(lua_State *L, int group, int n) {
+  lua_getfield(L, group, "skipped");
+  if (lua_isnil(L, -1)) return NULL;
+  dlua_tensor *skipped = dlua_bind_tensor(L, -1, "step: skipped");
+  if (skipped->dtype != DLUA_I64 || dlua_numel(skipped) != n || !dlua_is_contiguous(skipped))
+    dlua_bind_raise(L, "step: skipped does not fit the %d parameters", n);
+  return skipped;
 }
 
 // The place of x in a list, from 1.
@@ -214,15 +247,16 @@ static int read_rule(lua_State *L) {
   return dlua_bind_raise(L, "step: rule '%s' is unknown (sgd, adam, rmsprop, adagrad)", word);
 }
 
-// core.optim_step(rule, group, guard, verdict): one step of a group {params =, slots = {list, list,
-// list}, steps =, options…}. On a device the guard's verdict is a 0-d tensor, see optim.h. Returns
-// false, with nothing changed, when a parameter needs the formulas in Lua; with guard, the position of
-// one whose gradient is not finite and whether anything was changed.
+// core.optim_step(rule, group, guard, verdict, decided): one step of a group {params =, slots =
+// {list, list, list}, steps =, skipped =, options…}. On a device the verdict is a 0-d tensor, the
+// guard's or, decided, one that stands: see optim.h. Returns false, with nothing changed, when a
+// parameter needs the formulas in Lua; with guard, the position of one whose gradient is not finite
+// and whether anything was changed.
 static int optim_step(lua_State *L) {
   int rule = read_rule(L), n, count = 0;
   bool guard = lua_toboolean(L, 3);
-  dlua_bad_gradient bad = {-1, false, NULL};
-  if (guard && !lua_isnoneornil(L, 4)) bad.verdict = dlua_bind_tensor(L, 4, "step: verdict");
+  dlua_bad_gradient bad = {.update = -1, .decided = lua_toboolean(L, 5)};
+  if (!lua_isnoneornil(L, 4)) bad.verdict = dlua_bind_tensor(L, 4, "step: verdict");
   dlua_bind_need_table(L, 2, "step: the group");
   lua_settop(L, 2); // the caller keeps the verdict
   dlua_bind_enter(L);
@@ -239,7 +273,8 @@ static int optim_step(lua_State *L) {
     if (used >> j & 1) dlua_bind_need_table(L, -1, "step: each of slots");
   }
   dlua_tensor **list = list_of(L, 3, "step: params", &n); // 9
-  if (!takes_group(n, list)) return lua_pushboolean(L, false), 1;
+  bad.skipped = skipped_steps(L, 2, n);
+  if (!takes_group(n, list, &bad)) return lua_pushboolean(L, false), 1;
   dlua_update *updates = lua_newuserdatauv(L, (size_t)(n + 1) * sizeof *updates, 0);
   for (int k = 0; k < n; k++) {
     if (!list[k]->grad) continue;
@@ -249,7 +284,8 @@ static int optim_step(lua_State *L) {
     for (int j = 0; j < DLUA_OPTIM_SLOTS; j++)
       if (used >> j & 1) u->slot[j] = slot_tensor(L, 6 + j, k + 1, list[k], start);
   }
-  dlua_bind_check(L, dlua_optim_step(&o, count, updates, guard ? &bad : NULL));
+  bool watched = guard || bad.verdict || bad.skipped;
+  dlua_bind_check(L, dlua_optim_step(&o, count, updates, watched ? &bad : NULL));
   if (bad.update >= 0) {
     lua_pushinteger(L, position_of(n, list, updates[bad.update].p));
     lua_pushboolean(L, bad.written);
@@ -301,6 +337,7 @@ void dlua_bind_optim(lua_State *L) {
       {"optim_step", optim_step},
       {"clip_grad_norm", clip_grad_norm},
       {"find_bad_gradient", find_bad_gradient},
+      {"unscale", unscale},
       {"clear_gradients", clear_gradients},
       {"set_data", set_data},
       {"assign", assign},

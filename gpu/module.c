@@ -89,6 +89,7 @@ __attribute__((visibility("default"))) const dlua_backend *dlua_module(const dlu
       .kernel = kernel_of,
       .half = half,
       .step = dlua_gpu_step,
+      .look = dlua_gpu_look,
       .clip = dlua_gpu_clip,
   };
   if (host->abi != DLUA_ABI) {

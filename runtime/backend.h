@@ -16,7 +16,7 @@
 #include "args.h"
 #include "optim.h"
 
-#define DLUA_ABI 4
+#define DLUA_ABI 5
 
 // What a device keeps of values that were sent (dlua_backend.send), and how large one may be.
 #define DLUA_NOTES 64
@@ -77,10 +77,14 @@ typedef struct dlua_backend {
   dlua_status (*receive)(int index, uint64_t ticket, void *dst, size_t bytes, bool *arrived);
   dlua_kernel *(*kernel)(const dlua_op *op); // NULL: no kernel for this op
   bool (*half)(const dlua_op *op); // its kernel takes bf16 and f16 itself; else it runs through f32
-  // A step of a rule over parameters of one dtype (f32, f64) in one go. With a verdict (see
-  // dlua_bad_gradient) gradients are looked at first. NULL, as clip: ops will do.
-  dlua_status (*step)(dlua_device *device, dlua_rule rule, dlua_dtype dtype, const dlua_factors *f,
-                      int n, const dlua_pass *passes, dlua_tensor *verdict);
+  // The passes below go over parameters of one dtype (f32, f64) together. NULL: ops will do.
+  // Step number `step`; verdict and skipped as in dlua_bad_gradient, whose verdict stands, or NULL.
+  dlua_status (*step)(dlua_device *device, const dlua_optim *o, dlua_dtype dtype, int64_t step,
+                      int n, const dlua_pass *passes, dlua_tensor *verdict, dlua_tensor *skipped);
+  // Raises the verdict to the place of each gradient that is not finite; divides all by scale, a 0-d
+  // f32 tensor of the device or NULL.
+  dlua_status (*look)(dlua_device *device, dlua_dtype dtype, int n, const dlua_pass *passes,
+                      const dlua_tensor *scale, dlua_tensor *verdict);
   // The p-norm over all gradients into norm, a 0-d f32 tensor of the device; where it is finite and
   // above max_norm they are scaled to it.
   dlua_status (*clip)(dlua_device *device, dlua_dtype dtype, int n, const dlua_pass *passes,

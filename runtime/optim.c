@@ -12,6 +12,7 @@
 
 #include "cpu/isa.h"
 #include "cpu/optim_kernels.h"
+#include "optim_factors.h"
 #include "parallel.h"
 
 enum { SLICE = 16384 }; // elements: five f32 streams of a slice stay in the second-level cache

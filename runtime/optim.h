@@ -30,7 +30,7 @@ typedef struct dlua_optim {
 // contiguous.
 typedef struct dlua_update {
   dlua_tensor *p, *g, *slot[DLUA_OPTIM_SLOTS];
-  int64_t step; // steps this parameter has taken, this one included
+  int64_t step; // steps of this parameter, with this one and with those that a device left out
   int place;    // what a device's verdict says of it: 1 for the last of its group, more before
 } dlua_update;
 
@@ -46,8 +46,6 @@ typedef struct dlua_factors {
   bool velocity, nesterov, amsgrad, centered;
 } dlua_factors;
 
-// The numbers of a parameter's step.
-dlua_factors dlua_optim_factors(const dlua_optim *o, int64_t step);
 // Which slots the rule keeps, bit k for slot k. SGD: velocity. Adam: mean, mean square, its
 // maximum. RMSprop: mean square, mean, velocity. Adagrad: sum of squares.
 unsigned dlua_optim_slots(const dlua_optim *o);
@@ -60,6 +58,10 @@ typedef struct dlua_bad_gradient {
   // On a device: a 0-d f32 tensor there, raised to the place of each update whose gradient is not
   // finite. Where it is not 0, now or from before, nothing is changed.
   dlua_tensor *verdict;
+  bool decided; // the verdict stands: gradients are not looked at
+  // NULL, or i64 on the device: at a place less 1 how many steps were left out for a verdict. They do
+  // not count, and are subtracted there from the step of an update.
+  dlua_tensor *skipped;
 } dlua_bad_gradient;
 
 // Updates all parameters and their slots in place, in parallel; bumps the parameters' versions.
@@ -74,6 +76,12 @@ dlua_status dlua_optim_step(const dlua_optim *o, int n, const dlua_update *updat
 // (caller owns the result). Declines unless all are of one dtype on one device that offers it.
 dlua_status dlua_clip_on_device(int n, dlua_tensor *const *x, double p, double max_norm,
                                 dlua_tensor **norm);
+
+// Raises verdict, a 0-d f32 tensor, to 1 where a gradient has an element that is not finite, and
+// divides all of them by scale (the same, or NULL); on a device without waiting for it. Declines,
+// with nothing changed, unless the fused passes take all gradients and they are where verdict is.
+dlua_status dlua_unscale(int n, dlua_tensor *const *g, const dlua_tensor *scale,
+                         dlua_tensor *verdict);
 
 // On the CPU. The p-norm over all elements of all tensors together (p = INFINITY: the largest
 // magnitude). The same bits for any number of threads.

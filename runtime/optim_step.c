@@ -1,8 +1,6 @@
-// optim_step.c - what is the same for a step on every device: the numbers of a rule, what fits a
-// parameter, and who steps it. Parameters of a device go there in as few passes as their dtypes and
-// step counts allow, mostly one.
-#include <math.h>
-
+// optim_step.c - what is the same for a step on every device: what fits a parameter, and who steps
+// it. Parameters of a device go there in as few passes as their dtypes and step counts allow, mostly
+// one.
 #include "backend.h"
 #include "cpu/optim_kernels.h"
 
@@ -19,45 +17,6 @@ unsigned dlua_optim_slots(const dlua_optim *o) {
   case DLUA_ADAGRAD: return 1u;
   }
   return 0;
-}
-
-static void sgd_factors(const dlua_optim *o, int64_t step, dlua_factors *f) {
-  f->velocity = o->momentum != 0;
-  f->nesterov = o->nesterov;
-  f->momentum = o->momentum;
-  f->keep = step == 1 ? 0 : o->momentum; // the first velocity is the first gradient itself
-  f->add = step == 1 ? 1 : 1 - o->dampening;
-}
-
-static void adam_factors(const dlua_optim *o, int64_t step, dlua_factors *f) {
-  if (o->decoupled) f->shrink = 1 - o->lr * o->weight_decay, f->decay = 0;
-  f->lr = o->lr / (1 - pow(o->beta1, (double)step));
-  f->root = 1 / sqrt(1 - pow(o->beta2, (double)step));
-  f->add = 1 - o->beta1;
-  f->keep2 = o->beta2;
-  f->add2 = 1 - o->beta2;
-  f->amsgrad = o->amsgrad;
-}
-
-static void rmsprop_factors(const dlua_optim *o, dlua_factors *f) {
-  f->keep = o->alpha;
-  f->add = 1 - o->alpha;
-  f->centered = o->centered;
-  f->velocity = o->momentum != 0;
-  f->momentum = o->momentum;
-}
-
-dlua_factors dlua_optim_factors(const dlua_optim *o, int64_t step) {
-  dlua_factors f = {.sign = o->maximize ? -1 : 1, .shrink = 1, .decay = o->weight_decay};
-  f.lr = o->lr;
-  f.eps = o->eps;
-  switch (o->rule) {
-  case DLUA_SGD: sgd_factors(o, step, &f); break;
-  case DLUA_ADAM: adam_factors(o, step, &f); break;
-  case DLUA_RMSPROP: rmsprop_factors(o, &f); break;
-  case DLUA_ADAGRAD: f.lr = o->lr / (1 + (double)(step - 1) * o->lr_decay); break;
-  }
-  return f;
 }
 
 static dlua_status check_update(const dlua_optim *o, int k, const dlua_update *u) {
@@ -128,9 +87,19 @@ static bool goes_with(const dlua_update *u, const dlua_update *first) {
          u->step == first->step;
 }
 
+static dlua_status look_and_step(const dlua_optim *o, const dlua_update *first, dlua_device *device,
+                                 const gathered *all, const dlua_bad_gradient *bad) {
+  const dlua_backend *backend = device->backend;
+  dlua_dtype dtype = (dlua_dtype)first->p->dtype;
+  dlua_tensor *verdict = bad ? bad->verdict : NULL, *skipped = bad ? bad->skipped : NULL;
+  if (verdict && !bad->decided)
+    DLUA_TRY(backend->look(device, dtype, all->n, all->passes, NULL, verdict));
+  return backend->step(device, o, dtype, first->step, all->n, all->passes, verdict, skipped);
+}
+
 // Steps updates[from] and all later ones that go with it.
 static dlua_status step_together(const dlua_optim *o, int n, const dlua_update *updates, int from,
-                                 dlua_tensor *verdict, gathered *all) {
+                                 const dlua_bad_gradient *bad, gathered *all) {
   const dlua_update *first = &updates[from];
   dlua_device *device = dlua_device_of(first->p);
   DLUA_TRY(make_room(all, n - from));
@@ -143,9 +112,7 @@ static dlua_status step_together(const dlua_optim *o, int n, const dlua_update *
       all->passes[all->n - 1].slot[j] = slot ? dlua_data(slot) : NULL;
     }
   }
-  dlua_factors f = dlua_optim_factors(o, first->step);
-  DLUA_TRY(device->backend->step(device, o->rule, (dlua_dtype)first->p->dtype, &f, all->n,
-                                 all->passes, verdict));
+  DLUA_TRY(look_and_step(o, first, device, all, bad));
   for (int k = from, at = 0; k < n; k++) {
     if (goes_with(&updates[k], first)) DLUA_TRY(put_back(updates[k].p, all->p[at++]));
   }
@@ -159,12 +126,12 @@ static bool came_before(const dlua_update *updates, int k) {
 }
 
 static dlua_status step_on_devices(const dlua_optim *o, int n, const dlua_update *updates,
-                                   dlua_tensor *verdict) {
+                                   const dlua_bad_gradient *bad) {
   dlua_status status = DLUA_OK;
   for (int k = 0; k < n && status == DLUA_OK; k++) {
     if (came_before(updates, k)) continue;
     gathered all = {0};
-    status = step_together(o, n, updates, k, verdict, &all);
+    status = step_together(o, n, updates, k, bad, &all);
     release(&all);
   }
   return status;
@@ -182,7 +149,7 @@ dlua_status dlua_optim_step(const dlua_optim *o, int n, const dlua_update *updat
   if (away && here)
     return dlua_fail(DLUA_BAD_ARGUMENT, "step: some parameters of the group are on cpu, some on a "
                                         "device; make a group of each");
-  if (away) return step_on_devices(o, n, updates, bad ? bad->verdict : NULL);
+  if (away) return step_on_devices(o, n, updates, bad);
   return n ? dlua_step_on_cpu(o, n, updates, bad) : DLUA_OK;
 }
 
@@ -206,4 +173,46 @@ dlua_status dlua_clip_on_device(int n, dlua_tensor *const *x, double p, double m
   if (status != DLUA_OK) return dlua_tensor_release(result), status;
   *norm = result;
   return DLUA_OK;
+}
+
+// ---------------------------------------------------------------- scaled gradients
+
+static dlua_status unscale_here(int n, dlua_tensor *const *g, const dlua_tensor *scale,
+                                dlua_tensor *verdict) {
+  int bad;
+  DLUA_TRY(dlua_find_not_finite(n, g, &bad));
+  if (bad >= 0) dlua_f32(verdict)[0] = 1, verdict->storage->version++;
+  return scale ? dlua_scale_all(n, g, 1 / (double)dlua_f32(scale)[0]) : DLUA_OK;
+}
+
+// Those of a dtype, in one pass.
+static dlua_status unscale_there(int n, dlua_tensor *const *g, dlua_dtype dtype,
+                                 const dlua_tensor *scale, dlua_tensor *verdict) {
+  dlua_device *device = dlua_device_of(verdict);
+  gathered all;
+  dlua_status status = make_room(&all, n);
+  for (int k = 0; k < n && status == DLUA_OK; k++) {
+    if (g[k]->dtype != dtype) continue;
+    status = gather(&all, NULL, g[k]);
+    if (status == DLUA_OK) all.passes[all.n - 1].place = 1;
+  }
+  if (status == DLUA_OK && all.n > 0)
+    status = device->backend->look(device, dtype, all.n, all.passes, scale, verdict);
+  for (int k = 0, at = 0; k < n && status == DLUA_OK && scale; k++) {
+    if (g[k]->dtype == dtype) status = put_back(g[k], all.g[at++]);
+  }
+  release(&all);
+  return status;
+}
+
+dlua_status dlua_unscale(int n, dlua_tensor *const *g, const dlua_tensor *scale,
+                         dlua_tensor *verdict) {
+  dlua_device *device = dlua_device_of(verdict);
+  for (int k = 0; k < n; k++) {
+    if (dlua_device_of(g[k]) != device || !dlua_optim_takes(g[k])) return DLUA_DECLINED;
+  }
+  if (n == 0) return DLUA_OK;
+  if (device == dlua_cpu()) return unscale_here(n, g, scale, verdict);
+  DLUA_TRY(unscale_there(n, g, DLUA_F32, scale, verdict));
+  return unscale_there(n, g, DLUA_F64, scale, verdict);
 }

@@ -400,6 +400,14 @@ cases.augment = {
   {pictures {1, 1, 1, 1}, I {1}, {window = {1, 1, 0, 0, 1, 1}, draw = {1, 0, 0, 0}, fill = 255}},
 }
 
+local function one(value) return T({}, {values = {value}}) end
+cases.loss_scale = {
+  {one(8), one(3), one(0)}, {one(8), one(3), one(2), {backoff = 0.25}}, {one(8), one(3), one(0), {interval = 4}},
+  {one(8), one(3), one(0), {growth = 1.5, interval = 2}}, {one(0x1p-126), one(3), one(1)},
+  {one(2), one(0), one(1), {growth = 3, backoff = 0}}, {one(2), one(0), one(0), {interval = 1, growth = 0.75}},
+  {one(4096), one(1999), one(0)}, {one(4096), one(1998), one(0)},
+}
+
 -- ---------------------------------------------------------------- large ones, for one thread against two
 
 big.sum, big.mean, big.norm, big.logsumexp = {T {600, 700}}, {T {600, 700}, 1}, {T {600, 700}}, {T {600, 700}, 2}

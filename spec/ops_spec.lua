@@ -33,8 +33,8 @@ local without_gradient = {
   batch_norm_grad = true, cross_entropy_weights = true, relu_linear_grad = true, gelu_linear_grad = true,
 }
 for name in ([[all any argmax argmin argsort augment empty eq eye full full_like ge gt isfinite isinf isnan le linspace
-  logical_and logical_not logical_or logical_xor lt ne nonzero one_hot ones ones_like rand randint randn randperm range
-  zeros zeros_like]]):gmatch "%S+" do
+  logical_and logical_not logical_or logical_xor loss_scale lt ne nonzero one_hot ones ones_like rand randint randn
+  randperm range zeros zeros_like]]):gmatch "%S+" do
   without_gradient[name] = true
 end
 

@@ -97,4 +97,12 @@ return function(reference)
     local shares = p.target.dtype == "i64" and class_shares or probability_shares
     return class_loss(p, log_p, shares(p, smoothing))
   end
+
+  function reference.loss_scale(p)
+    local scale, good = p.scale.data[1], p.good.data[1] + 1
+    local bad = p.found.data[1] ~= 0
+    local grows = not bad and good >= (p.interval or 2000)
+    local factor = bad and (p.backoff or 0.5) or grows and (p.growth or 2) or 1
+    return array.new({}, {max(scale * factor, 0x1p-126)}), array.new({}, {(bad or grows) and 0 or good})
+  end
 end

@@ -61,6 +61,31 @@ describe("a step on a device waits for nothing", function()
     end
   end
 
+  for kind, given in pairs(optimizers) do
+    it("in f16 with a scaler and " .. kind, function()
+      local net = cnn():to "mock"
+      local optimizer = optim[kind](net:parameters(), given)
+      local scaler = dlua.GradScaler {init_scale = 1024, growth_interval = 2}
+      local criterion = nn.CrossEntropyLoss()
+      assert.equal(0, waits(function()
+        for k = 1, 5 do
+          local x, y = batch(2, 4, 4)
+          x, y = x:to "mock", y:to "mock"
+          local loss = dlua.autocast("f16", function() return criterion(net(x), y) end)
+          optimizer:zero_grad()
+          scaler:scale(k == 3 and loss * math.huge or loss):backward()
+          if k % 2 == 0 then
+            scaler:unscale_(optimizer)
+            nn.clip_grad_norm_(net:parameters(), 0.1)
+          end
+          scaler:step(optimizer)
+          scaler:update()
+        end
+      end))
+      assert.equal(1, waits(function() assert.equal(1024 * 2 / 2 * 2, scaler:get_scale()) end))
+    end)
+  end
+
   it("in train.fit, but once per figure and epoch", function()
     local net = cnn():to "mock"
     local x, y = batch(2, 4, 4)

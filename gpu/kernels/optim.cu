@@ -4,6 +4,10 @@
 
 #include "reduce.h"
 
+extern "C" {
+#include "../../runtime/optim_factors.h"
+}
+
 namespace {
 
 constexpr int PIECE = 4096; // elements of one block
@@ -64,7 +68,7 @@ template <class T> struct Factors {
   bool velocity, nesterov, amsgrad, centered;
 };
 
-template <class T> Factors<T> factors_as(const dlua_factors &f) {
+template <class T> __host__ __device__ Factors<T> factors_as(const dlua_factors &f) {
   return {T(f.sign), T(f.shrink), T(f.decay), T(f.lr),       T(f.keep),
           T(f.add),  T(f.keep2),  T(f.add2),  T(f.momentum), T(f.root),
           T(f.eps),  f.velocity,  f.nesterov, f.amsgrad,     f.centered};
@@ -105,46 +109,91 @@ template <class T> __device__ void adagrad(T *p, T g, T *a, T *, T *, const Fact
   *p -= f.lr * d / (sqrt(sum) + f.eps);
 }
 
-// verdict: not 0 where a gradient was not finite; NULL without the guard.
+// A step as all its parameters take it. verdict: not 0 where nothing is to be changed, or NULL.
+// skipped: for each place how many of the steps were left out, or NULL; they are not of those that
+// the options of Adam and Adagrad count, nor is the first of them momentum's first.
+template <class T> struct Step {
+  dlua_optim o;
+  int64_t number;
+  Factors<T> f; // of that number
+  const float *verdict;
+  int64_t *skipped;
+};
+
+template <class T> __device__ Factors<T> factors_after(const Step<T> &s, int64_t skipped) {
+  __shared__ Factors<T> late;
+  if (threadIdx.x == 0) late = factors_as<T>(dlua_optim_factors(&s.o, s.number - skipped));
+  __syncthreads();
+  return late;
+}
+
 template <class T, void RULE(T *, T, T *, T *, T *, const Factors<T> &)>
-__global__ void step(Batch batch, Factors<T> f, const float *verdict) {
-  if (verdict && *verdict != 0) return;
+__global__ void step(Batch batch, Step<T> s) {
   const Item &item = item_of(batch);
+  int64_t *skipped = s.skipped ? s.skipped + (int)item.place - 1 : nullptr;
+  if (s.verdict && *s.verdict != 0) {
+    if (skipped && blockIdx.x == item.first && threadIdx.x == 0) ++*skipped;
+    return;
+  }
   T *p = (T *)item.p, *a = (T *)item.slot[0], *b = (T *)item.slot[1], *c = (T *)item.slot[2];
   const T *g = (const T *)item.g;
+  const Factors<T> f = skipped && *skipped != 0 ? factors_after(s, *skipped) : s.f;
   each(item, [&](int64_t i) { RULE(p + i, g[i], a + i, b + i, c + i, f); });
 }
 
+template <class T>
+dlua_status launch_step(const dlua_args *a, const Batch &batch, const Step<T> &s) {
+  auto kernel = s.o.rule == DLUA_SGD       ? step<T, sgd<T>>
+                : s.o.rule == DLUA_ADAM    ? step<T, adam<T>>
+                : s.o.rule == DLUA_RMSPROP ? step<T, rmsprop<T>>
+                                           : step<T, adagrad<T>>;
+  return launch(a, kernel, batch.blocks, THREADS, batch, s);
+}
+
+template <class T>
+dlua_status run_step(const dlua_args *a, const dlua_optim &o, int64_t number, int n,
+                     const dlua_pass *passes, const float *verdict, int64_t *skipped) {
+  Step<T> s = {o, number, factors_as<T>(dlua_optim_factors(&o, number)), verdict, skipped};
+  for (int k = 0; k < n; k += MOST) DLUA_TRY(launch_step(a, batch_from(k, n, passes), s));
+  return DLUA_OK;
+}
+
+// ---------------------------------------------------------------- looking
+
 // Raises the verdict to the place of a parameter whose gradient is not finite. Places are positive
-// floats, which compare as their bits do.
-template <class T> __global__ void guard(Batch batch, float *verdict) {
+// floats, which compare as their bits do. With scale, gradients are divided by it on the way.
+template <class T> __global__ void look(Batch batch, const float *scale, float *verdict) {
   const Item &item = item_of(batch);
-  const T *g = (const T *)item.g;
+  T *g = (T *)const_cast<void *>(item.g), factor = scale ? T(1 / double(*scale)) : T(1);
   bool fine = true;
-  each(item, [&](int64_t i) { fine &= g[i] - g[i] == T(0); });
+  each(item, [&](int64_t i) {
+    T x = g[i];
+    fine &= x - x == T(0);
+    if (scale) g[i] = x * factor;
+  });
   if (!fine) atomicMax((int *)verdict, __float_as_int(item.place));
 }
 
 template <class T>
-dlua_status launch_step(const dlua_args *a, dlua_rule rule, const Batch &batch, const Factors<T> &f,
-                        const float *verdict) {
-  auto kernel = rule == DLUA_SGD       ? step<T, sgd<T>>
-                : rule == DLUA_ADAM    ? step<T, adam<T>>
-                : rule == DLUA_RMSPROP ? step<T, rmsprop<T>>
-                                       : step<T, adagrad<T>>;
-  return launch(a, kernel, batch.blocks, THREADS, batch, f, verdict);
+dlua_status run_look(const dlua_args *a, int n, const dlua_pass *passes, const float *scale,
+                     float *verdict) {
+  for (int k = 0; k < n; k += MOST) {
+    Batch batch = batch_from(k, n, passes);
+    DLUA_TRY(launch(a, look<T>, batch.blocks, THREADS, batch, scale, verdict));
+  }
+  return DLUA_OK;
 }
 
+// How the loss is scaled after a step, calculated as on the CPU.
 template <class T>
-dlua_status run_step(const dlua_args *a, dlua_rule rule, const dlua_factors &f, int n,
-                     const dlua_pass *passes, float *verdict) {
-  for (int k = 0; k < n && verdict; k += MOST) {
-    Batch batch = batch_from(k, n, passes);
-    DLUA_TRY(launch(a, guard<T>, batch.blocks, THREADS, batch, verdict));
-  }
-  for (int k = 0; k < n; k += MOST)
-    DLUA_TRY(launch_step<T>(a, rule, batch_from(k, n, passes), factors_as<T>(f), verdict));
-  return DLUA_OK;
+__global__ void next_scale(const T *scale, const T *good, const T *found, double growth,
+                           double backoff, double interval, T *next, T *count) {
+  bool bad = *found != T(0), grows = !bad && *good + T(1) >= T(interval);
+  T grown = T(double(*scale) * growth), lower = T(double(*scale) * backoff);
+  *count = bad || grows ? T(0) : *good + T(1);
+  *next = bad                              ? (lower > T(0x1p-126) ? lower : T(0x1p-126))
+          : grows && grown - grown == T(0) ? grown
+                                           : *scale;
 }
 
 // ---------------------------------------------------------------- norms
@@ -217,13 +266,30 @@ dlua_args named(const dlua_op *op, dlua_device *device) {
 
 } // namespace
 
-dlua_status dlua_gpu_step(dlua_device *device, dlua_rule rule, dlua_dtype dtype,
-                          const dlua_factors *f, int n, const dlua_pass *passes,
-                          dlua_tensor *verdict) {
+dlua_status dlua_gpu_step(dlua_device *device, const dlua_optim *o, dlua_dtype dtype, int64_t step,
+                          int n, const dlua_pass *passes, dlua_tensor *verdict,
+                          dlua_tensor *skipped) {
   static const dlua_op op = {.name = "step"};
   dlua_args a = named(&op, device);
-  return dtype == DLUA_F32 ? run_step<float>(&a, rule, *f, n, passes, data<float>(verdict))
-                           : run_step<double>(&a, rule, *f, n, passes, data<float>(verdict));
+  auto run = dtype == DLUA_F32 ? run_step<float> : run_step<double>;
+  return run(&a, *o, step, n, passes, data<float>(verdict), data<int64_t>(skipped));
+}
+
+dlua_status dlua_gpu_look(dlua_device *device, dlua_dtype dtype, int n, const dlua_pass *passes,
+                          const dlua_tensor *scale, dlua_tensor *verdict) {
+  static const dlua_op op = {.name = "step"};
+  dlua_args a = named(&op, device);
+  auto run = dtype == DLUA_F32 ? run_look<float> : run_look<double>;
+  return run(&a, n, passes, data<float>(scale), data<float>(verdict));
+}
+
+extern "C" dlua_status dlua_gpu_loss_scale(const dlua_args *a) {
+  return with_float(a->out[0], [&](auto type) {
+    using T = compute_t<decltype(type)>; // bf16 and f16 arrive as float
+    return launch(a, next_scale<T>, 1, 1, data<T>(a->in[0]), data<T>(a->in[1]), data<T>(a->in[2]),
+                  a->num[0].f, a->num[1].f, (double)a->num[2].i, data<T>(a->out[0]),
+                  data<T>(a->out[1]));
+  });
 }
 
 dlua_status dlua_gpu_clip(dlua_device *device, dlua_dtype dtype, int n, const dlua_pass *passes,

@@ -91,5 +91,7 @@ return {
   clear_gradients = "dlua.clear_gradients(parameters)\n  Sets every grad to nil.",
   find_bad_gradient = [[dlua.find_bad_gradient(parameters)
   The position of the first gradient that is not finite, or nil.]],
+  unscale = [[dlua.unscale(parameters, scale, found)
+  Divides gradients by a scale and raises found where one is not finite; see dlua.GradScaler.]],
   clip_grad_norm = "dlua.clip_grad_norm(parameters, most)\n  Scales gradients to a norm; see nn.clip_grad_norm_.",
 }

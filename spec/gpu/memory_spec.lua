@@ -142,6 +142,38 @@ describe("training on the GPU", function()
     end
   end)
 
+  it("holds as much after each step in f16, with a scaler and dropout", function()
+    dlua.seed(2)
+    local net = nn.Sequential {
+      nn.Conv2d(3, 8, 3, {padding = 1}), nn.ReLU(), nn.Dropout2d(0.2), nn.Flatten(), nn.Linear(8 * 8 * 8, 16),
+      nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3),
+    }:to "cuda"
+    local opt, scaler = optim.Adam(net:parameters(), {lr = 1e-3}), dlua.GradScaler {growth_interval = 3}
+    local x, y = dlua.randn(8, 3, 8, 8):to "cuda", dlua.randint(1, 3, {8}):to "cuda"
+    local function step(k)
+      local _ <close> = dlua.scope()
+      local loss = dlua.autocast("f16", function() return net(x):cross_entropy(y) end)
+      opt:zero_grad()
+      scaler:scale(k % 5 == 0 and loss * math.huge or loss):backward()
+      if k % 2 == 0 then
+        scaler:unscale_(opt)
+        nn.clip_grad_norm_(net:parameters(), 1)
+      end
+      scaler:step(opt)
+      scaler:update()
+    end
+    for k = 1, 5 do step(k) end
+    collectgarbage()
+    collectgarbage "stop"
+    local before = dlua.cuda.memory()
+    for k = 6, 20 do
+      step(k)
+      assert.equal(before.live, dlua.cuda.memory().live)
+    end
+    collectgarbage "restart"
+    assert.equal(before.system, dlua.cuda.memory().system)
+  end)
+
   it("gives everything back when it is over", function()
     local base = settle().live
     do

@@ -23,13 +23,21 @@ local function problem(device, dtype, count)
   return list, backward
 end
 
-local function trained(make, device, dtype, count)
+-- With a scaler the first and the third of five steps are left out.
+local function trained(make, device, dtype, count, scaler)
   local list, backward = problem(device, dtype, count)
   local opt = make(list)
-  for _ = 1, 3 do
+  for k = 1, scaler and 5 or 3 do
     opt:zero_grad()
     backward()
-    opt:step()
+    if scaler and k % 2 == 1 and k < 5 then list[1].grad:mul_(math.huge) end
+    if scaler then
+      for _, p in ipairs(list) do p.grad:mul_(scaler:get_scale()) end
+      scaler:step(opt)
+      scaler:update()
+    else
+      opt:step()
+    end
   end
   local all = {}
   for k, p in ipairs(list) do all[k] = p:detach():to "cpu" end
@@ -55,6 +63,16 @@ describe("on the GPU", function()
     it(name .. " steps as on the CPU", function()
       assert.close(trained(make, "cpu", "f32", 5), trained(make, "cuda", "f32", 5), {rtol = 1e-5, atol = 1e-6})
       assert.close(trained(make, "cpu", "f64", 3), trained(make, "cuda", "f64", 3), {rtol = 1e-11, atol = 1e-12})
+    end)
+  end
+
+  for name, make in pairs(makers) do
+    it(name .. " under a scaler takes the steps that it would without the others", function()
+      for dtype, close in pairs {f32 = {rtol = 1e-5, atol = 1e-6}, f64 = {rtol = 1e-11, atol = 1e-12}} do
+        local scaler = dlua.GradScaler()
+        assert.close(trained(make, "cpu", dtype, 3), trained(make, "cuda", dtype, 3, scaler), close)
+        assert.equal(65536 / 4, scaler:get_scale())
+      end
     end)
   end
 

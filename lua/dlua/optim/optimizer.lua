@@ -151,34 +151,71 @@ end
 
 -- ---------------------------------------------------------------- steps
 
--- One step by the formulas in Lua, for parameters that the fused pass does not take. Where bad, a bool tensor, is true,
--- gradients are taken for 0.
+-- Steps that a device left out, for a verdict that the host has not seen, do not count. It counts them itself, in the
+-- tensor group.skipped: the last parameter's first. Takes them off the host's numbers, which waits.
+local function settle_steps(group)
+  if not group.skipped then return end
+  local skipped, last = group.skipped:totable(), #group.params
+  for k = 1, last do
+    local taken = (group.steps[k] or 0) - skipped[last + 1 - k]
+    group.steps[k] = taken > 0 and taken or nil
+  end
+  group.skipped = nil
+end
+
+-- The number of the step that parameter k is about to take; a tensor of f64 where a device left out some.
+local function number_of_step(group, k)
+  local step, skipped = (group.steps[k] or 0) + 1, group.skipped
+  return skipped and step - skipped[#group.params + 1 - k]:to(group.params[k].device, "f64") or step
+end
+
+-- The state tensor in slot n of parameter k, made when it meets its first gradient.
+local function state_tensor(group, n, k)
+  local list, p = group.slots[n], group.params[k]
+  if not list[k] then
+    list[k] = dlua.lasting(dlua.full_like(p:detach(), group.initial_accumulator_value or 0))
+  elseif list[k].device ~= p.device or list[k].dtype ~= p.dtype then -- the parameter was moved
+    list[k] = dlua.lasting(list[k]:to(p.device, p.dtype))
+  end
+  return list[k]
+end
+
+-- A parameter's step by the formulas in Lua. Where bad, a bool tensor, is true, nothing changes.
+local function step_parameter(self, group, k, bad)
+  local p, work = group.params[k], {}
+  local d, w = p.grad, p
+  if group.maximize then d = -d end
+  if group.weight_decay ~= 0 and group.decoupled then
+    w = p * (1 - group.lr * group.weight_decay)
+  elseif group.weight_decay ~= 0 then
+    d = d + p * group.weight_decay
+  end
+  local function slot(n)
+    local state = state_tensor(group, n, k)
+    if bad and not work[n] then work[n] = state:clone() end
+    return bad and work[n] or state
+  end
+  local new = w - formulas[self.rule](d, slot, group, number_of_step(group, k))
+  p:copy_(bad and dlua.where(bad, p, new) or new)
+  for n, state in pairs(work) do
+    local list = group.slots[n]
+    list[k]:copy_(dlua.where(bad, list[k], state))
+  end
+end
+
+-- A group's step by the formulas in Lua, for parameters that the fused pass does not take.
 local function step_in_lua(self, group, bad)
+  local stepped, last = {}, #group.params
   for k, p in ipairs(group.params) do
-    local d = p.grad
-    if d then
-      if bad then d = d:masked_fill(bad:to(d.device), 0) end
-      if group.maximize then d = -d end
-      if group.weight_decay ~= 0 then
-        if group.decoupled then
-          p:copy_(p * (1 - group.lr * group.weight_decay))
-        else
-          d = d + p * group.weight_decay
-        end
-      end
-      local function slot(n)
-        local list = group.slots[n]
-        if not list[k] then
-          list[k] = dlua.lasting(dlua.full_like(p:detach(), group.initial_accumulator_value or 0))
-        elseif list[k].device ~= p.device or list[k].dtype ~= p.dtype then -- the parameter was moved
-          list[k] = dlua.lasting(list[k]:to(p.device, p.dtype))
-        end
-        return list[k]
-      end
-      local step = (group.steps[k] or 0) + 1
-      p:copy_(p - formulas[self.rule](d, slot, group, step))
-      group.steps[k] = step
+    stepped[last + 1 - k] = p.grad and 1 or 0
+    if p.grad then
+      step_parameter(self, group, k, bad and bad:to(p.device))
+      group.steps[k] = (group.steps[k] or 0) + 1
     end
+  end
+  if bad and group.skipped then
+    local skipped = group.skipped
+    skipped:add_(bad:to(skipped.device, "i64") * dlua.tensor(stepped, {dtype = "i64", device = skipped.device}))
   end
 end
 
@@ -234,17 +271,19 @@ local function check_gradients(self, group)
   end
 end
 
--- One step of a group; with guard its gradients are looked at first.
-local function step_group(self, group, guard, bad)
+-- One step of a group; with guard its gradients are looked at first. found: a tensor that stands, as step_unless
+-- takes it.
+local function step_group(self, group, guard, bad, found)
+  if group.skipped and group.skipped.device ~= group.params[1].device then settle_steps(group) end
   local watch = guard and group.params[1].device ~= "cpu" and watch_of(self, group) or nil
-  local done, written = dlua.optim_step(self.rule, group, guard, watch and watch.worst)
+  local done, written = dlua.optim_step(self.rule, group, guard, found or watch and watch.worst, found ~= nil)
   if done == true then
     if watch then watch.late:offer(watch.worst) end
     return
   end
   if done then raise_not_finite(self, group, done, written) end
   if guard then bad = check_gradients(self, group) end
-  dlua.no_grad(function() step_in_lua(self, group, bad) end)
+  dlua.no_grad(function() step_in_lua(self, group, found and found:ne(0) or bad) end)
 end
 
 -- Changes every parameter that has a gradient. With guard (the default) a gradient that is not finite raises and names
@@ -260,6 +299,20 @@ function Optimizer:step()
   for k, group in ipairs(groups) do step_group(self, group, bad[k] == true, bad[k] ~= true and bad[k] or nil) end
 end
 
+-- Steps unless found is not 0, without looking at the gradients: then nothing changes, and no step is counted. found is
+-- a number, or a tensor of no dimensions; a device where it lies with all the parameters decides, and nothing waits.
+--   opt:step_unless(0)
+function Optimizer:step_unless(found)
+  if dlua.is_tensor(found) and found.device == "cpu" then found = found:item() end
+  if found == 0 then found = nil elseif not dlua.is_tensor(found) then return end
+  for _, group in ipairs(self.groups) do
+    if found and not group.skipped then
+      group.skipped = dlua.lasting(dlua.zeros({#group.params}, {dtype = "i64", device = found.device}))
+    end
+    step_group(self, group, false, nil, found)
+  end
+end
+
 -- Forgets the gradients: grad becomes nil.
 --   opt:zero_grad()
 function Optimizer:zero_grad()
@@ -268,11 +321,13 @@ end
 
 -- ---------------------------------------------------------------- state
 
--- Everything a checkpoint needs: {state = {name = {step =, state tensors…}}, groups = {{options…, names =}}}.
+-- Everything a checkpoint needs: {state = {name = {step =, state tensors…}}, groups = {{options…, names =}}}. Waits for
+-- the device where steps were left out.
 --   local saved = opt:state_dict()
 function Optimizer:state_dict()
   local saved = {state = {}, groups = {}}
   for g, group in ipairs(self.groups) do
+    settle_steps(group)
     saved.groups[g] = {names = copied(group.names), initial_lr = group.initial_lr}
     for _, parameter in ipairs(self.signature.parameters) do
       local name = parameter[1]
@@ -369,6 +424,7 @@ function Optimizer:load_state_dict(saved)
   end
   for g, group in ipairs(self.groups) do
     for name, value in pairs(read[g]) do group[name] = value end
+    group.skipped = nil
     for k, name in ipairs(group.names) do
       local state = saved.state[name] or {}
       group.steps[k] = state.step and math.tointeger(state.step)
