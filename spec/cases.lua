@@ -507,6 +507,10 @@ parts.randint, parts.randperm = {{-3, 9, {33}}, {0, 2 ^ 40 // 1 | 0, {5, 7}}}, {
 parts.bernoulli = {{T({33}, {lo = 0, hi = 1})}, {T({3, 70}, {lo = 0, hi = 1})}, {T({3}, {values = {0, 2, 1}})}}
 parts.uniform, parts.normal = {{T {33}}, {T {3, 70}, -2, 5}}, {{T {33}}, {T {3, 70}, -2, 5}}
 parts.dropout = {{T {33}}, {T {3, 70}, 0.3}, {T {5}, 0.5, false}, {T {0}}, {T {7}, 0}, {T {7}, 1}}
+parts.dropout_grad = {
+  {B {33}, T {33}}, {B {3, 70}, T {3, 70}, 0.3}, {B {2, 3, 1, 1}, T {2, 3, 4, 4}, 0.25}, {B {7}, T {7}, 1},
+  {B {0}, T {0}}, {B {3}, T {2, 3}}, {B {2, 1001}, T {2, 1001}, 0.1},
+}
 parts.dropout2d = {{T {2, 3, 4, 4}}, {T {1, 70, 2, 3}, 0.3}, {T {2, 3, 4, 4}, 0.5, false}}
 
 return {T = T, I = I, B = B, of = cases, parts = parts, domains = domains, big = big}

@@ -303,6 +303,20 @@ describe("dropout", function()
     assert.is_true(x.grad:allclose(y:detach():ne(0) / 0.6))
   end)
 
+  it("passes any gradient as the product with the mask and the scale does, twice", function()
+    for _, dtype in ipairs {"f32", "f64", "bf16", "f16"} do
+      for name, size in pairs {dropout = {37, 11}, dropout2d = {5, 7, 3, 5}} do
+        local x, g = dlua.randn(size):to(dtype):requires_grad_(), dlua.randn(size):to(dtype):requires_grad_()
+        local y = dlua[name](x + 10, 0.3)
+        local mask, scale = y:detach():ne(0), 1 / 0.7
+        local gx = dlua.grad(y, x, {grad_outputs = g, create_graph = true})
+        assert.is_true(gx:detach():equal(g:detach() * mask * scale))
+        local back = dlua.grad(gx, g, {grad_outputs = dlua.ones_like(g:detach())})
+        assert.is_true(back:equal(dlua.ones_like(g:detach()) * mask * scale))
+      end
+    end
+  end)
+
   it("of channels keeps or drops them whole", function()
     dlua.seed(10)
     local y = dlua.dropout2d(dlua.ones(40, 50, 3, 4), 0.25)

@@ -187,6 +187,31 @@ __global__ void draw_mask(Draw d, uint32_t threshold) {
   }
 }
 
+// g times the scale or 0, in packs of 16 bytes; n is the elements, the last pack's included.
+template <class T>
+__global__ void undrop(const bool *mask, const T *g, T *y, int64_t n, compute_t<T> scale) {
+  constexpr int WIDTH = Pack<T>::WIDTH;
+  for (int64_t k = first_index(); k * WIDTH < n; k += all_threads()) {
+    if (k * WIDTH + WIDTH <= n) {
+      Pack<bool, WIDTH> keep = ((const Pack<bool, WIDTH> *)mask)[k];
+      Pack<T> v = ((const Pack<T> *)g)[k];
+      for (int j = 0; j < WIDTH; j++)
+        v.element[j] = narrow<T>(widen(v.element[j]) * (keep.element[j] ? scale : 0));
+      ((Pack<T> *)y)[k] = v;
+      continue;
+    }
+    for (int64_t i = k * WIDTH; i < n; i++) y[i] = narrow<T>(widen(g[i]) * (mask[i] ? scale : 0));
+  }
+}
+
+// The same for operands of any strides.
+struct Undrop {
+  double scale;
+  template <class C> __device__ C operator()(C mask, C g) const {
+    return g * (mask != C(0) ? C(scale) : C(0));
+  }
+};
+
 struct Keep {
   double scale;
   template <class C> __device__ C operator()(C mask, C x) const {
@@ -264,6 +289,22 @@ extern "C" dlua_status dlua_gpu_dropout(const dlua_args *a) {
     Draw d = draw_for(a->out[1], a->out[1], 4);
     return launch(a, drop<T>, blocks_of(d, 4), THREADS, d, x, y, packed, threshold_of(a),
                   scale_of(a));
+  });
+}
+
+extern "C" dlua_status dlua_gpu_dropout_grad(const dlua_args *a) {
+  const dlua_tensor *mask = a->in[0], *g = a->in[1], *y = a->out[0];
+  int64_t n = dlua_numel(y);
+  uintptr_t all = (uintptr_t)dlua_data(g) | (uintptr_t)dlua_data(y);
+  bool packed = dlua_is_contiguous(mask) && dlua_is_contiguous(g) && dlua_is_contiguous(y) &&
+                dlua_numel(mask) == n && dlua_numel(g) == n && all % 16 == 0 &&
+                (uintptr_t)dlua_data(mask) % 8 == 0;
+  if (!packed) return pointwise<2, FLOATS | RARE>(a, Undrop{scale_of(a)});
+  return with_float(y, [&](auto type) {
+    using T = decltype(type);
+    int64_t packs = (n + Pack<T>::WIDTH - 1) / Pack<T>::WIDTH;
+    return launch(a, undrop<T>, blocks_for(packs), THREADS, data<bool>(mask), data<T>(g),
+                  data<T>(y), n, (compute_t<T>)scale_of(a));
   });
 }
 

@@ -18,7 +18,7 @@ typedef struct dlua_dtype_rows {
   dlua_row *exp, *log, *log1p, *expm1, *log2, *log10, *sin, *cos, *tan, *erf;
   dlua_row *relu, *relu_grad, *leaky_relu, *leaky_relu_grad, *elu, *elu_grad;
   dlua_row *gelu, *gelu_grad, *silu, *silu_grad, *sigmoid, *sigmoid_grad, *tanh, *tanh_grad;
-  dlua_row *softplus, *softplus_grad, *hardtanh, *hardtanh_grad, *logsigmoid;
+  dlua_row *softplus, *softplus_grad, *hardtanh, *hardtanh_grad, *logsigmoid, *dropout_grad;
   // Values of losses from x and target, without weights and reduction.
   dlua_row *l1_loss, *huber_loss, *smooth_l1_loss, *bce_loss, *bce_with_logits, *kl_div;
   // target * (first - x + second), 0 where target is 0: cross entropy with log(sum(exp(x))) in two

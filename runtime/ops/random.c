@@ -13,6 +13,7 @@
 #include "../parallel.h"
 #include "../rng.h"
 #include "create.h"
+#include "pointwise.h"
 #include "reduce.h"
 
 enum { PIECE = 256 }; // words drawn at a time
@@ -425,13 +426,13 @@ static dlua_status draw_dropout(const dlua_args *a, bool plain) {
 static dlua_status dropout_cpu(const dlua_args *a) { return draw_dropout(a, true); }
 static dlua_status dropout_team(const dlua_args *a) { return draw_dropout(a, false); }
 
+// The gradient through what a mask keeps. The mask is the row's x: operands in order.
+static dlua_tensor *masked(dlua_back *b, dlua_tensor *mask) {
+  return dlua_call(b->s, &dlua_op_dropout_grad, dlua_t(mask), dlua_t(b->g[0]), dlua_v(&b->num[0]));
+}
+
 static void dropout_back(dlua_back *b) {
-  dlua_tensor *g = b->g[0];
-  if (drops(b->num)) {
-    g = dlua_mul(b->s, g, dlua_saved(b, "_mask"));
-    g = dlua_scale(b->s, g, keep_scale(b->num));
-  }
-  dlua_give(b, 0, g);
+  dlua_give(b, 0, drops(b->num) ? masked(b, dlua_saved(b, "_mask")) : b->g[0]);
 }
 
 const dlua_op dlua_op_dropout = {
@@ -447,6 +448,25 @@ const dlua_op dlua_op_dropout = {
     .back = dropout_back,
     .save = "_mask",
     .contiguous = "x",
+};
+
+DLUA_ROW2(dropout_grad_f32, float, bool, float, y *(x ? (float)keep_scale(num) : 0))
+DLUA_ROW2(dropout_grad_f64, double, bool, double, y *(x ? keep_scale(num) : 0))
+DLUA_FLOAT_KERNELS(dropout_grad, 1)
+
+static void dropout_grad_back(dlua_back *b) { dlua_give(b, 1, masked(b, dlua_saved(b, "mask"))); }
+
+const dlua_op dlua_op_dropout_grad = {
+    .name = "dropout_grad",
+    .sig = "mask:B, g:T, p:f=0.5 -> gx",
+    .doc = "g / (1 - p) where the mask is true, g * 0 elsewhere.",
+    .dtype = DLUA_SAME_FLOAT,
+    .flags = DLUA_ELEMENTWISE | DLUA_HIDDEN,
+    .shape = dlua_shape_broadcast,
+    .cpu = dropout_grad_cpu,
+    .fast = DLUA_ONLY(dropout_grad_fast),
+    .back = dropout_grad_back,
+    .save = "mask",
 };
 
 const dlua_op dlua_op_dropout2d = {

@@ -160,6 +160,26 @@ static void IN(where)(void *context, int64_t n, char **p, const int64_t *s) {
 }
 
 #ifdef FLOATS
+// The mask comes first, an element or one for the row.
+static void IN(dropout_grad)(void *context, int64_t n, char **p, const int64_t *s) {
+  const dlua_value *num = context;
+  const int64_t wide = sizeof(REAL);
+  const REAL scale = (REAL)(num[0].f < 1 ? 1 / (1 - num[0].f) : 0);
+  REAL *z = (REAL *)p[0];
+  const uint8_t *mask = (const uint8_t *)p[1];
+  const REAL *x = (const REAL *)p[2];
+  if (s[0] == wide && s[1] == 1 && s[2] == wide) {
+#pragma omp simd
+    for (int64_t k = 0; k < n; k++) z[k] = x[k] * (mask[k] ? scale : 0);
+  } else if (s[0] == wide && s[1] == 0 && s[2] == wide) {
+    REAL factor = *mask ? scale : 0;
+#pragma omp simd
+    for (int64_t k = 0; k < n; k++) z[k] = x[k] * factor;
+  } else {
+    for (int64_t k = 0; k < n; k++) HERE(REAL, 0) = HERE(REAL, 2) * (HERE(uint8_t, 1) ? scale : 0);
+  }
+}
+
 ROW1(abs, 0, 0, __builtin_fabs(x))
 ROW1(sign, 0, 0, x > 0 ? 1 : x < 0 ? -1 : x)
 ROW1(floor, 0, 0, __builtin_floor(x))

@@ -256,7 +256,8 @@ ROW2(kl_div, 0, 0, y == 0 ? 0 : y * (vm_log(y) - x))
   .isfinite = isfinite_##tag, .clamp = clamp_##tag, .clamp_grad = clamp_grad_##tag, \
   .relu_grad = relu_grad_##tag, .leaky_relu = leaky_relu_##tag, \
   .leaky_relu_grad = leaky_relu_grad_##tag, .sigmoid_grad = sigmoid_grad_##tag, \
-  .tanh_grad = tanh_grad_##tag, .hardtanh = hardtanh_##tag, .hardtanh_grad = hardtanh_grad_##tag
+  .dropout_grad = dropout_grad_##tag, .tanh_grad = tanh_grad_##tag, .hardtanh = hardtanh_##tag, \
+  .hardtanh_grad = hardtanh_grad_##tag
 
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
