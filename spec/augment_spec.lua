@@ -90,6 +90,30 @@ describe("a loader with a device", function()
     ["borders of the edge"] = T.Compose {T.RandomCrop(20, {padding = 12, padding_mode = "edge"}), T.ToFloat()},
     ["a border"] = T.Compose {T.Pad({2, 1}, {fill = 9}), T.RandomHorizontalFlip(), T.ToFloat()},
     ["the middle"] = T.Compose {T.CenterCrop {4, 5}, T.ToFloat(), normalize},
+    ["erasing at the end"] = T.Compose {
+      T.RandomCrop({9, 8}, {padding = 2}), T.RandomHorizontalFlip(), T.ToFloat(), normalize, T.RandomErasing(0.7),
+    },
+    ["erasing with noise at the end"] = T.Compose {
+      T.RandomCrop(6, {padding = 2}), T.ToFloat(), normalize, T.RandomErasing(0.7, {value = "random"}),
+    },
+    ["erasing of floats"] = T.Compose {
+      T.ToFloat(), T.RandomErasing {p = 1, value = 0.3}, T.RandomHorizontalFlip(), normalize, T.RandomVerticalFlip(),
+    },
+    ["erasing with noise of floats"] = T.Compose {
+      T.RandomHorizontalFlip(), T.ToFloat(), T.RandomErasing {p = 1, value = "random"}, normalize,
+    },
+    ["erasing of levels before the crop and the flips"] = T.Compose {
+      T.RandomErasing {p = 0.8, value = 17.5, scale = {0.2, 0.6}}, T.RandomCrop({8, 9}, {padding = 3, fill = 5}),
+      T.RandomHorizontalFlip(), T.ToFloat(), normalize,
+    },
+    ["erasing with noise of levels between the flips"] = T.Compose {
+      T.RandomVerticalFlip(), T.RandomErasing {p = 1, value = "random"}, T.RandomCrop(7), T.RandomHorizontalFlip(),
+      T.ToFloat(),
+    },
+    ["erasing of levels beyond u8"] = T.Compose {T.RandomErasing {p = 1, value = -3}, T.ToFloat()},
+    ["erasing that hardly ever fits"] = T.Compose {
+      T.ToFloat(), T.RandomErasing {p = 1, scale = {0.5, 1.5}, ratio = {0.05, 20}},
+    },
   } do
     it("augments there: " .. name, function() check(set, loading(transform), true) end)
   end
@@ -103,6 +127,10 @@ describe("a loader with a device", function()
     ["two flips"] = T.Compose {T.RandomHorizontalFlip(), T.RandomHorizontalFlip(), T.ToFloat()},
     ["a crop of floats"] = T.Compose {T.ToFloat(), T.RandomCrop(8, {padding = 1})},
     ["a fill between two levels"] = T.Compose {T.RandomCrop(8, {padding = 1, fill = 0.5}), T.ToFloat()},
+    ["two erasings"] = T.Compose {T.RandomErasing(), T.ToFloat(), T.RandomErasing()},
+    ["erasing alone"] = T.RandomErasing(),
+    ["erasing with a level that is no number of a byte"] = T.Compose {T.RandomErasing {value = 1e10}, T.ToFloat()},
+    ["turning"] = T.Compose {T.RandomRotation(15), T.ToFloat()},
     ["two normalisations"] = T.Compose {T.ToFloat(), normalize, normalize},
   } do
     it("uploads batches: " .. name, function() check(set, loading(transform or nil), false) end)
@@ -260,6 +288,11 @@ describe("augment", function()
       ["5 columns from %-5..%-1 on cannot mirror 5"] =
         {x, index, {window = {5, 5, -4, -5, 9, 5}, draw = draw, mode = "reflect"}},
       ["fill 256 does not fit"] = {x, index, {window = window, draw = draw, fill = 256}},
+      ["draw 6, got 6 and 4"] = {x, index, {window = window, draw = draw, erase = dlua.ones(7):to "f64"}},
+      ["erase must be 7 numbers of f64, got f32"] =
+        {x, index, {window = window, draw = {1, 0, 0, 0, 0, 0}, erase = dlua.ones(7)}},
+      ["3 is no stage of pictures, 0..2"] =
+        {x, index, {window = window, draw = {1, 0, 0, 0, 0, 3}, erase = dlua.ones(7):to "f64"}},
       ["%-1 is no epoch"] = {x, index, {window = window, draw = {-1, 0, 0, 0}}},
       ["256 is no epoch or place"] = {x, index, {window = window, draw = {1, 256, 0, 0}}},
       ["the pictures are empty"] = {dlua.zeros({4, 3, 0, 5}, {dtype = "u8"}), index, {window = window, draw = draw}},

@@ -381,9 +381,26 @@ local function means(c, first) -- mean and std
   for k = 1, c do mean[k], std[k] = 0.25 + k / 8, (first or 0.2) + k / 16 end
   return N("f32", {c}, {values = mean}), N("f32", {c}, {values = std})
 end
+local mean2, std2 = means(2)
 local mean3, std3 = means(3)
 local mean1, std1 = means(1)
+local function erase(chance, value, noise)
+  return N("f64", {7}, {values = {chance, 0.05, 0.4, math.log(0.3), math.log(3.3), value, noise or 0}})
+end
 cases.augment = {
+  {pictures {6, 2, 6, 7}, I {6, 1, 2}, mean2, std2,
+    {window = {6, 7, -2, -2, 5, 5}, draw = {1, 0, 0, 1, 3, 0}, key = 7, horizontal = 0.5, erase = erase(1, 99.5)}},
+  {pictures {6, 2, 6, 7}, I {1, 2, 4},
+    {window = {5, 6, -1, -2, 4, 5}, draw = {2, 2, 1, 3, 0, 0}, vertical = 0.5, horizontal = 0.5,
+      erase = erase(0.7, 0, 1)}},
+  {pictures {6, 1, 6, 7}, I {1, 3}, mean1, std1,
+    {window = {6, 7, 0, 0, 1, 1}, draw = {3, 0, 2, 4, 3, 1}, key = -9, vertical = 0.5, horizontal = 0.5,
+      erase = erase(1, 0, 1)}},
+  {pictures {4, 1, 6, 7}, I {4, 3, 2, 1}, mean1, std1,
+    {window = {8, 8, -4, -4, 5, 5}, draw = {4, 1, 0, 5, 4, 2}, mode = "edge", horizontal = 0.5,
+      erase = erase(1, -2.25)}},
+  {pictures {4, 1, 6, 7}, I {4, 3, 2, 1}, mean1, std1,
+    {window = {4, 4, -4, -4, 8, 8}, draw = {4, 3, 0, 0, 1, 0}, mode = "symmetric", erase = erase(1, 300)}},
   {pictures {4, 3, 5, 6}, I {4, 1, 1}, mean3, std3,
     {window = {5, 6, -2, -2, 5, 5}, draw = {1, 0, 2, 1}, key = 77, vertical = 0.5, horizontal = 0.5}},
   {pictures {2, 1, 4, 4}, I {2, 1}, {window = {4, 4, 0, 0, 1, 1}, draw = {1, 0, 0, 0}}},
@@ -424,7 +441,7 @@ big.batch_norm = {T {8, 16, 48, 48}, T {16}, T {16}, {training = true}}
 big.cross_entropy = {T {3000, 100}, T({3000, 100}, unit)}
 big.transpose, big.index_select = {T {600, 700}, 1, 2}, {T {600, 700}, 2, I {7, 700, 3}}
 big.augment = {pictures {9, 3, 32, 32}, I {9, 8, 7, 6, 5, 4, 3, 2, 1},
-  {window = {32, 32, -4, -4, 9, 9}, draw = {1, 0, 0, 1}, horizontal = 0.5}}
+  {window = {32, 32, -4, -4, 9, 9}, draw = {1, 0, 0, 1, 2, 0}, horizontal = 0.5, erase = erase(0.5, 0, 1)}}
 big.sort, big.max = {T {300, 700}, 1}, {T {600, 700}, 1}
 
 -- ---------------------------------------------------------------- compared between devices alone

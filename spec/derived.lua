@@ -74,14 +74,14 @@ local function array_of(t)
   if t.is == "T" then
     for k, v in ipairs(data) do data[k] = v + 0.0 end
   end
-  local a = {size = t.size, data = data, dtype = t.dtype or dtypes[t.is]}
+  local a = {size = t.size, data = data, dtype = t.dtype or dtypes[t.is], fixed = t.dtype}
   if #data < LARGE then t.array = a end
   return a
 end
 
 -- A tensor of an array. Strided: the same values, lying in memory in the reverse order of dimensions and with gaps.
 function derived.tensor(a, options)
-  local dtype = a.dtype == "f64" and options.dtype or a.dtype
+  local dtype = a.fixed or a.dtype == "f64" and options.dtype or a.dtype
   if #a.size == 0 then return dlua.tensor(a.data[1], {dtype = dtype}) end
   if array.count(a.size) == 0 then return dlua.zeros(a.size, {dtype = dtype}) end
   if not options.strided then return dlua.tensor(a.data, {dtype = dtype}):reshape(a.size) end

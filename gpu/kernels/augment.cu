@@ -35,10 +35,15 @@ template <class T, class I> __global__ void augment(Batch b, T *y) {
       int64_t column = dlua_augment_at(&g, &fate, 1, p - line * (I)g.window[1]);
       bool outside = row < 0 || column < 0;
       int64_t from = sample * g.channels * area + (outside ? 0 : row * g.size[1] + column);
+      int64_t erased = dlua_augment_erased(&g, &fate, line, p - line * (I)g.window[1]);
+      int stage = erased < 0 ? DLUA_AUGMENT_LEVELS : g.erase_stage;
       T *to = y + k * g.channels * plane + p;
       for (int64_t c = 0; c < g.channels; c++) {
-        float value = float(outside ? g.fill : b.images[from + c * area]) / 255.0f;
-        if (b.mean) value = (value - b.mean[c * b.next]) / b.std[c * b.next];
+        float value = erased >= 0 ? dlua_augment_erased_value(&g, &fate, c, erased)
+                                  : float(outside ? g.fill : b.images[from + c * area]);
+        if (stage == DLUA_AUGMENT_LEVELS) value = value / 255.0f;
+        if (b.mean && stage != DLUA_AUGMENT_NORMALIZED)
+          value = (value - b.mean[c * b.next]) / b.std[c * b.next];
         to[c * plane] = T(value);
       }
     }

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "erase.h"
 #include "transform_steps.h"
 
 // ---------------------------------------------------------------- draws
@@ -206,42 +207,36 @@ static dlua_status flip_v(dlua_step *s) {
 
 // ---------------------------------------------------------------- erasing
 
-static void erase_box(dlua_step *s, void *out, int64_t top, int64_t left, int64_t h, int64_t w) {
+static void erase_box(dlua_step *s, void *out, const dlua_box *box, dlua_words *words) {
   double value = s->t->p[5];
   bool noise = s->t->p[6] != 0;
   for (int64_t c = 0; c < s->in.c; c++) {
-    for (int64_t y = top; y < top + h; y++) {
-      int64_t first = (c * s->in.h + y) * s->in.w + left;
+    for (int64_t y = box->top; y < box->top + box->h; y++) {
+      int64_t first = (c * s->in.h + y) * s->in.w + box->left;
       size_t size = dlua_dtype_size(s->in.dtype);
-      if (!noise) fill_row((char *)out + (size_t)first * size, s->in.dtype, w, value);
-      for (int64_t x = 0; noise && x < w; x++) {
-        double u = dlua_step_unit(s);
+      if (!noise) fill_row((char *)out + (size_t)first * size, s->in.dtype, box->w, value);
+      for (int64_t x = 0; noise && x < box->w; x++) {
+        float u = dlua_unit_f32(dlua_next_word(words));
         if (s->in.dtype == DLUA_U8) {
           ((uint8_t *)out)[first + x] = (uint8_t)(256 * u);
         } else {
-          ((float *)out)[first + x] = (float)u;
+          ((float *)out)[first + x] = u;
         }
       }
     }
   }
 }
 
-// Zhong et al., "Random Erasing Data Augmentation", 2017: up to ten tries for a box that fits.
 static dlua_status erase(dlua_step *s) {
   const double *p = s->t->p;
-  if (dlua_step_unit(s) >= p[0]) return DLUA_OK;
-  for (int attempt = 0; attempt < 10; attempt++) {
-    double area = (double)(s->in.h * s->in.w) * dlua_step_between(s, p[1], p[2]);
-    double ratio = exp(dlua_step_between(s, log(p[3]), log(p[4])));
-    int64_t h = lrint(sqrt(area * ratio)), w = lrint(sqrt(area / ratio));
-    if (h >= s->in.h || w >= s->in.w || h < 1 || w < 1) continue;
-    int64_t top = dlua_step_below(s, s->in.h - h + 1), left = dlua_step_below(s, s->in.w - w + 1);
-    void *out = dlua_step_make(s, s->in.dtype, s->in.c, s->in.h, s->in.w);
-    if (!out) return DLUA_NO_MEMORY;
-    memcpy(out, s->in.data, dlua_step_bytes(&s->in));
-    erase_box(s, out, top, left, h, w);
-    return DLUA_OK;
-  }
+  dlua_erasing how = {p[0], {p[1], p[2]}, {log(p[3]), log(p[4])}};
+  dlua_words words = {.key = s->key, .sample = s->sample, .epoch = s->epoch, .step = s->step};
+  dlua_box box = dlua_draw_box(&how, &words, s->in.h, s->in.w);
+  if (box.h == 0) return DLUA_OK;
+  void *out = dlua_step_make(s, s->in.dtype, s->in.c, s->in.h, s->in.w);
+  if (!out) return DLUA_NO_MEMORY;
+  memcpy(out, s->in.data, dlua_step_bytes(&s->in));
+  erase_box(s, out, &box, &words);
   return DLUA_OK;
 }
 

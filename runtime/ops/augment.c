@@ -51,6 +51,18 @@ static dlua_status check_window(const dlua_args *a) {
   return DLUA_OK;
 }
 
+static dlua_status check_erase(const dlua_args *a) {
+  const dlua_tensor *erase = a->in[4];
+  const dlua_value *draw = &a->num[DLUA_AUGMENT_DRAW];
+  if (!erase) return DLUA_OK;
+  if (erase->dtype != DLUA_F64 || erase->ndim != 1 || erase->size[0] != DLUA_AUGMENT_ERASE_NUMBERS)
+    return dlua_shape_error(a, "erase must be %d numbers of f64, got %s",
+                            DLUA_AUGMENT_ERASE_NUMBERS, dlua_dtype_name((dlua_dtype)erase->dtype));
+  if (draw->v[5] >= 0 && draw->v[5] < DLUA_AUGMENT_STAGES) return DLUA_OK;
+  return dlua_shape_error(a, "draw: %lld is no stage of pictures, 0..%d", (long long)draw->v[5],
+                          DLUA_AUGMENT_STAGES - 1);
+}
+
 static dlua_status check_draws(const dlua_args *a) {
   const dlua_value *draw = &a->num[DLUA_AUGMENT_DRAW];
   int64_t fill = a->num[DLUA_AUGMENT_FILL].i;
@@ -74,12 +86,13 @@ static dlua_status augment_shape(dlua_args *a) {
   for (int d = 1; d < 4; d++)
     if (images->size[d] == 0) return dlua_shape_error(a, "the pictures are empty");
   if (index->ndim != 1) return dlua_shape_error(a, "index must have one dimension");
-  if (window->n != DLUA_AUGMENT_WINDOW_NUMBERS ||
-      a->num[DLUA_AUGMENT_DRAW].n != DLUA_AUGMENT_DRAW_NUMBERS) {
+  int draws = a->in[4] ? DLUA_AUGMENT_ERASE_DRAW_NUMBERS : DLUA_AUGMENT_DRAW_NUMBERS;
+  if (window->n != DLUA_AUGMENT_WINDOW_NUMBERS || a->num[DLUA_AUGMENT_DRAW].n != draws) {
     return dlua_shape_error(a, "window takes %d numbers and draw %d, got %d and %d",
-                            DLUA_AUGMENT_WINDOW_NUMBERS, DLUA_AUGMENT_DRAW_NUMBERS, window->n,
+                            DLUA_AUGMENT_WINDOW_NUMBERS, draws, window->n,
                             a->num[DLUA_AUGMENT_DRAW].n);
   }
+  DLUA_TRY(check_erase(a));
   DLUA_TRY(check_means(a));
   DLUA_TRY(check_window(a));
   DLUA_TRY(check_draws(a));
@@ -97,8 +110,11 @@ typedef struct batch {
   dlua_augment g;
   const uint8_t *images;
   const int64_t *index;
-  size_t width;       // bytes of an element of the result
-  const void *values; // of every level in every channel
+  size_t width;            // bytes of an element of the result
+  const void *values;      // of every level in every channel
+  const float *mean, *std; // NULL: pictures keep 0..1
+  int64_t next;            // from one channel's mean to the next
+  dlua_dtype dtype;
   char *to;
 } batch;
 
@@ -136,6 +152,18 @@ static void put_pixel(const batch *b, const uint8_t *picture, int64_t from, char
   }
 }
 
+// The same of an element of the box that is erased.
+static void put_erased(const batch *b, const dlua_augment_fate *fate, int64_t element, char *to) {
+  int64_t plane = b->g.window[0] * b->g.window[1];
+  for (int64_t c = 0; c < b->g.channels; c++) {
+    float value = dlua_augment_erased_value(&b->g, fate, c, element);
+    if (b->g.erase_stage == DLUA_AUGMENT_LEVELS) value /= 255.0f;
+    if (b->mean && b->g.erase_stage != DLUA_AUGMENT_NORMALIZED)
+      value = (value - b->mean[c * b->next]) / b->std[c * b->next];
+    set_value(to + c * plane * (int64_t)b->width, 0, b->dtype, value);
+  }
+}
+
 static void fill_slice(void *context, int64_t first, int64_t last) {
   const batch *b = context;
   const dlua_augment *g = &b->g;
@@ -149,7 +177,11 @@ static void fill_slice(void *context, int64_t first, int64_t last) {
       int64_t row = dlua_augment_at(g, &fate, 0, y);
       for (int64_t x = 0; x < g->window[1]; x++, to += b->width) {
         int64_t column = dlua_augment_at(g, &fate, 1, x);
-        put_pixel(b, picture, row < 0 || column < 0 ? -1 : row * g->size[1] + column, to);
+        int64_t erased = dlua_augment_erased(g, &fate, y, x);
+        if (erased >= 0)
+          put_erased(b, &fate, erased, to);
+        else
+          put_pixel(b, picture, row < 0 || column < 0 ? -1 : row * g->size[1] + column, to);
       }
     }
   }
@@ -169,6 +201,10 @@ static dlua_status augment_cpu(const dlua_args *a) {
              .index = dlua_i64(index),
              .width = width,
              .values = values,
+             .mean = a->in[2] ? dlua_f32(a->in[2]) : NULL,
+             .std = a->in[3] ? dlua_f32(a->in[3]) : NULL,
+             .next = a->in[2] && a->in[2]->size[0] > 1 ? 1 : 0,
+             .dtype = (dlua_dtype)y->dtype,
              .to = dlua_data(y)};
   dlua_parallel(index->size[0], 4 * (double)(b.g.window[0] * b.g.window[1]), fill_slice, &b);
   dlua_delete(values, bytes);
@@ -177,7 +213,7 @@ static dlua_status augment_cpu(const dlua_args *a) {
 
 const dlua_op dlua_op_augment = {
     .name = "augment",
-    .sig = "images:T, index:I, mean:T?, std:T?, window:s, draw:s, key:i=0, "
+    .sig = "images:T, index:I, mean:T?, std:T?, erase:T?, window:s, draw:s, key:i=0, "
            "mode:e{constant|reflect|symmetric|edge}=constant, fill:i=0, vertical:f=0, "
            "horizontal:f=0, dtype:e{f32|bf16|f16}=f32 -> y",
     .doc =
@@ -188,7 +224,10 @@ const dlua_op dlua_op_augment = {
         "vertical and horizontal are the chances of a flip. The draws are those of transforms in "
         "a DataLoader with this key: draw is {epoch, place of the crop, of the vertical flip, of "
         "the horizontal flip in the list of transforms, from 0}; a flip whose place is before "
-        "the crop's is done before it.",
+        "the crop's is done before it. erase {chance, least and most of the area, log of the least "
+        "and most h / w, value, 1 for noise instead}, f64, fills a box; draw goes on {…, its "
+        "place, "
+        "what pictures are there: 0 levels of u8, 1 floats, 2 normalised}.",
     .dtype = DLUA_ANY_DTYPE,
     .flags = DLUA_HALF | DLUA_HIDDEN | DLUA_NO_GRAD,
     .shape = augment_shape,

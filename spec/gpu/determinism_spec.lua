@@ -143,6 +143,25 @@ describe("the same bits on the GPU come", function()
   end)
 end)
 
+describe("pictures made on the GPU", function()
+  it("are the CPU's, bit by bit", function()
+    local images, index = dlua.randint(0, 255, {64, 3, 32, 32}):to "u8", dlua.randperm(64)
+    local mean, std = dlua.tensor {0.49, 0.48, 0.45}, dlua.tensor {0.25, 0.24, 0.26}
+    for stage = 0, 2 do
+      for noise = 0, 1 do
+        local erase = dlua.tensor({0.8, 0.02, 0.33, math.log(0.3), math.log(3.3), 0.7, noise}, {dtype = "f64"})
+        local function made(device)
+          return ops.augment(images:to(device), index:to(device), mean:to(device), std:to(device), {
+            window = {32, 32, -4, -4, 9, 9}, draw = {5, 1, 0, 2, stage == 0 and 0 or 3, stage}, key = 91,
+            horizontal = 0.5, erase = erase:to(device),
+          }):to "cpu"
+        end
+        assert.is_true(same_bits(made "cpu", made "cuda"))
+      end
+    end
+  end)
+end)
+
 describe("training on the GPU", function()
   it("follows the CPU in f32", function()
     local tf32 = dlua.cuda.tf32(false)

@@ -5,8 +5,8 @@
 --   local x, y = home:batch(examples, key, epoch)                              -- examples: i64 on the device
 --
 -- A set can live on a device when its first part is u8 pictures of one size, and when its transforms are crops, flips,
--- ToFloat and Normalize in an order that the op augment knows. Pixels and draws are those of the CPU, so that nothing
--- but the speed depends on it. Whatever would be an error is left to the CPU, which has the words for it.
+-- one RandomErasing, ToFloat and Normalize in an order that the op augment knows. Pixels and draws are the CPU's, so
+-- that nothing but the speed depends on it. Whatever would be an error is left to the CPU, which has the words for it.
 local core = require "dlua.core"
 local class = require "dlua.class"
 local io = core.io
@@ -66,6 +66,14 @@ local function flip(word, place)
 end
 kinds.RandomVerticalFlip, kinds.RandomHorizontalFlip = flip("vertical", 3), flip("horizontal", 4)
 
+-- A level of u8 is the value's low byte, as on the CPU, where it is a number of that size.
+function kinds.RandomErasing(plan, p, at)
+  if plan.erase or not plan.float and math.abs(p[6]) > 1 << 31 then return false end
+  plan.erase = {p[1], p[2], p[3], math.log(p[4]), math.log(p[5]), p[6], p[7]}
+  plan.draw[5], plan.draw[6] = at, plan.mean and 2 or plan.float and 1 or 0
+  return true
+end
+
 function kinds.ToFloat(plan)
   plan.float = true
   return true
@@ -95,7 +103,7 @@ local function plan_for(steps, c, h, w)
   if not plan.float then return nil end
   return {
     window = plan.window or {h, w, 0, 0, 1, 1}, draw = plan.draw, mode = plan.mode, fill = plan.fill,
-    vertical = plan.vertical, horizontal = plan.horizontal, mean = plan.mean, std = plan.std,
+    vertical = plan.vertical, horizontal = plan.horizontal, mean = plan.mean, std = plan.std, erase = plan.erase,
   }
 end
 
@@ -145,6 +153,7 @@ function Home:init(parts, arguments, device)
   for _, word in ipairs {"mean", "std"} do
     if arguments[word] then arguments[word] = core.tensor(arguments[word], {device = device}) end
   end
+  if arguments.erase then arguments.erase = core.tensor(arguments.erase, {dtype = "f64", device = device}) end
 end
 
 -- The batch of these examples, an i64 tensor of positions on the device.
