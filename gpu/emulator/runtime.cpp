@@ -136,7 +136,7 @@ cudaError_t cudaRuntimeGetVersion(int *version) {
   return cudaSuccess;
 }
 
-cudaError_t cudaGetLastError() { return cudaSuccess; }
+cudaError_t cudaGetLastError() { return (cudaError_t)emulator::take_last_error(); }
 
 const char *cudaGetErrorString(cudaError_t error) {
   switch (error) {
