@@ -335,16 +335,19 @@ static dlua_status max_pool2d_grad_fast(const dlua_args *a) {
   return DLUA_OK;
 }
 
-// The gradient by g: what lies at the places, gathered from the planes laid out in a row.
+// The gradient by g: what lies at the places, gathered from the planes laid out in a row. Before each
+// stands a zero, which the place 0 of a window without an element means.
 static void max_pool2d_grad_back(dlua_back *b) {
   dlua_scope *s = b->s;
-  dlua_tensor *where = dlua_saved(b, "indices");
+  dlua_tensor *where = dlua_saved(b, "indices"), *g = b->g[0];
   if (!where) return;
-  int64_t n = where->size[0], c = where->size[1];
-  dlua_tensor *flat =
-      dlua_call(s, &dlua_op_reshape, dlua_t(b->g[0]), dlua_list(3, (int64_t[]){n, c, -1}));
-  dlua_tensor *places =
-      dlua_call(s, &dlua_op_reshape, dlua_t(where), dlua_list(3, (int64_t[]){n, c, -1}));
+  int64_t in[3] = {g->size[0], g->size[1], g->size[2] * g->size[3]};
+  int64_t out[3] = {in[0], in[1], where->size[2] * where->size[3]};
+  dlua_tensor *flat = dlua_call(s, &dlua_op_reshape, dlua_t(g), dlua_list(3, in));
+  flat = dlua_call(s, &dlua_op_pad, dlua_t(flat), dlua_list(2, (int64_t[]){1, 0}));
+  dlua_tensor *places = dlua_call(s, &dlua_op_cast, dlua_t(where), dlua_i(DLUA_I64));
+  places = dlua_call(s, &dlua_op_reshape, dlua_t(places), dlua_list(3, out));
+  places = dlua_add(s, places, dlua_num(s, 1)); // in 64 bits: the last place may be the last i32
   dlua_tensor *picked = dlua_call(s, &dlua_op_gather, dlua_t(flat), dlua_t(places), dlua_i(2));
   dlua_give(b, 0, dlua_call(s, &dlua_op_reshape, dlua_t(picked), dlua_list(4, where->size)));
 }
