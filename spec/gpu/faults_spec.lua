@@ -14,6 +14,7 @@ end
 
 local all = os.getenv "DLUA_FAULT_ALL" == "1"
 local layered = {} -- messages that name a layer, by library
+local struck = 0 -- calls that were made to fail
 local most = 400 -- calls of one function in a step; more would mean that it never ends
 
 -- Every function of gpu/calls.def, by library.
@@ -88,7 +89,7 @@ end
 
 -- Makes the n-th call of a function fail while fn runs, and for -n all after it; whether fn raised.
 local function fail_once(call, fault, n, fn, host_base, device_base)
-  variant = variant + 1
+  variant, struck = variant + 1, struck + 1
   dlua.cuda.empty_cache() -- or the GPU is never asked for memory
   dlua.test.fault("cuda", call.name .. " " .. fault.code, n)
   local ok, message = pcall(fn)
@@ -159,6 +160,7 @@ end
 
 describe("a fault of the GPU's libraries", function()
   after_each(function() dlua.test.fault("cuda", "any", 0) end)
+  teardown(function() print(("%d calls were made to fail"):format(struck)) end)
 
   it("in a step of training is an error", function()
     local raised = check(train_step)
