@@ -124,6 +124,8 @@ describe("max_pool2d", function()
     local x = dlua.ones(1):expand(1, 1, 1 << 16, 1 << 15)
     fails(function() dlua.max_pool2d(x, 2) end, "max_pool2d", "65536x32768", "2147483647")
     fails(function() dlua.adaptive_max_pool2d(x, 1) end, "adaptive_max_pool2d", "65536x32768")
+    local few = dlua.ones(1, 1, 2, 2)
+    fails(function() few:adaptive_max_pool2d({1 << 16, 1 << 15}) end, "adaptive_max_pool2d", "65536x32768")
   end)
 
   it("gives the same in blocked and plain memory", function()

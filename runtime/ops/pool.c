@@ -91,12 +91,17 @@ void dlua_pool_spec(dlua_args *a, int k, const dlua_pool_plane *p) {
   dlua_spec_shape(a, k, 4, (int64_t[]){size[0], size[1], p->oh, p->ow});
 }
 
-// Places are i32.
-static dlua_status check_places(const dlua_args *a, const dlua_pool_plane *p) {
-  if (p->h == 0 || p->w <= INT32_MAX / p->h) return DLUA_OK;
+// Places are i32, and so are kernels' numbers of results in a plane.
+static dlua_status check_count(const dlua_args *a, int64_t h, int64_t w) {
+  if (h == 0 || w <= INT32_MAX / h) return DLUA_OK;
   return dlua_shape_error(
-      a, "a plane of %lldx%lld has more elements than the %d that can be told apart",
-      (long long)p->h, (long long)p->w, INT32_MAX);
+      a, "a plane of %lldx%lld has more elements than the %d that can be told apart", (long long)h,
+      (long long)w, INT32_MAX);
+}
+
+static dlua_status check_places(const dlua_args *a, const dlua_pool_plane *p) {
+  DLUA_TRY(check_count(a, p->h, p->w));
+  return check_count(a, p->oh, p->ow);
 }
 
 static dlua_status max_pool2d_shape(dlua_args *a) {
@@ -267,6 +272,8 @@ static dlua_status max_pool2d_grad_shape(dlua_args *a) {
   if (g->ndim != 4 || size->n != 4 || g->size[0] != size->v[0] || g->size[1] != size->v[1])
     return dlua_shape_error(a, "g is no gradient of a pooled %s",
                             dlua_sizes_text(size->n, size->v));
+  DLUA_TRY(check_count(a, size->v[2], size->v[3]));
+  DLUA_TRY(check_count(a, g->size[2], g->size[3]));
   dlua_spec_shape(a, 0, a->num[0].n, a->num[0].v);
   a->spec[0].dtype = (dlua_dtype)a->in[0]->dtype;
   a->spec[0].layout = (dlua_layout)a->in[1]->storage->layout;
