@@ -431,7 +431,7 @@ static int next(lua_State *L) {
   dlua_batch batch;
   for (int k = 0; k < dlua_loader_fields(l); k++) box[k] = dlua_bind_box(L);
   dlua_status status = dlua_loader_next(l, &batch);
-  if (status == DLUA_NO_MEMORY && dlua_reclaim()) // a worker's, which collects nothing
+  if (status == DLUA_NO_MEMORY && dlua_reclaim(dlua_cpu())) // a worker's, which collects nothing
     status = dlua_loader_next(l, &batch);
   dlua_bind_check(L, status);
   for (int k = 0; k < batch.count; k++) *box[k] = batch.tensor[k];

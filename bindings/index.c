@@ -188,14 +188,15 @@ static dlua_status run(dlua_args *a, dlua_tensor **slot) {
   return DLUA_OK;
 }
 
+// number: the op's first one, or -1: as it is preset.
 static dlua_status run_two(const dlua_op *op, bool inplace, dlua_tensor *x, dlua_tensor *y,
-                           int64_t dim, dlua_tensor *source, dlua_tensor **slot) {
+                           int64_t number, dlua_tensor *source, dlua_tensor **slot) {
   dlua_args a;
   dlua_args_init(&a, op);
   a.inplace = inplace;
   a.in[0] = x, a.in[1] = y;
   if (source) a.in[2] = source;
-  if (a.sig->nnum > 0 && dim >= 0) a.num[0].set = true, a.num[0].i = dim;
+  if (a.sig->nnum > 0 && number >= 0) a.num[0].set = true, a.num[0].i = number;
   return run(&a, slot);
 }
 
@@ -345,15 +346,16 @@ static dlua_status fill_mask(dlua_tensor *x, dlua_tensor *mask, dlua_tensor *num
   return run(&a, NULL);
 }
 
-// x[mask] = values: one for each place, or one for all.
+// x[mask] = values: as many as there are places, or one for all.
 static dlua_status replace_masked(dlua_scope *s, dlua_tensor *x, dlua_tensor *mask,
                                   dlua_tensor *value) {
   if (value->number) return fill_mask(x, mask, value);
-  if (dlua_numel(value) == 1) {
+  bool exact = dlua_numel(value) != 1;
+  if (!exact) {
     value = dlua_call(s, &dlua_op_reshape, dlua_t(value), dlua_list(0, NULL));
     value = dlua_call(s, &dlua_op_expand, dlua_t(value), dlua_list(x->ndim, x->size));
   }
-  return value ? run_two(&dlua_op_masked_scatter, true, x, mask, -1, value, NULL) : s->status;
+  return value ? run_two(&dlua_op_masked_scatter, true, x, mask, exact, value, NULL) : s->status;
 }
 
 // value spread over the part of x that key picks along dim, that part's dimensions made one.

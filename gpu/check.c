@@ -31,17 +31,24 @@ dlua_status dlua_cuda_check(const char *call, cudaError_t error) {
                    (int)error, advice(error));
 }
 
+// Whether a library failed because CUDA, which it called, had no memory; it may say so in no other way.
+static bool cuda_was_short(void) {
+  return dlua_cuda_calls_table.cudaGetLastError() == cudaErrorMemoryAllocation;
+}
+
 dlua_status dlua_blas_check(const char *call, cublasStatus_t error) {
   if (error == CUBLAS_STATUS_SUCCESS) return DLUA_OK;
-  return dlua_fail(error == CUBLAS_STATUS_ALLOC_FAILED ? DLUA_NO_MEMORY : DLUA_BAD_DEVICE,
-                   "%s: %s (%d)", call, dlua_cuda_calls_table.cublasLtGetStatusString(error),
-                   (int)error);
+  bool memory = cuda_was_short() || error == CUBLAS_STATUS_ALLOC_FAILED;
+  return dlua_fail(memory ? DLUA_NO_MEMORY : DLUA_BAD_DEVICE, "%s: %s (%d)", call,
+                   dlua_cuda_calls_table.cublasLtGetStatusString(error), (int)error);
 }
 
 dlua_status dlua_dnn_check(const char *call, cudnnStatus_t error) {
   if (error == CUDNN_STATUS_SUCCESS) return DLUA_OK;
-  bool memory = error == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
+  bool memory = cuda_was_short() || error == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
                 error == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED;
-  return dlua_fail(memory ? DLUA_NO_MEMORY : DLUA_BAD_DEVICE, "%s: %s (%d)", call,
-                   dlua_cuda_calls_table.cudnnGetErrorString(error), (int)error);
+  bool unsupported = CUDNN_STATUS_CATEGORY((int)error) == CUDNN_STATUS_NOT_SUPPORTED;
+  dlua_status status = memory ? DLUA_NO_MEMORY : unsupported ? DLUA_DECLINED : DLUA_BAD_DEVICE;
+  return dlua_fail(status, "%s: %s (%d)", call, dlua_cuda_calls_table.cudnnGetErrorString(error),
+                   (int)error);
 }

@@ -30,21 +30,31 @@ typedef struct dlua_cuda_calls {
 
 extern const dlua_cuda_calls dlua_cuda_calls_table;
 
-// DLUA_OK, or DLUA_NO_MEMORY or DLUA_BAD_DEVICE with the message "cudaMalloc: out of memory (2)".
+// DLUA_OK, or DLUA_NO_MEMORY or DLUA_BAD_DEVICE with the message "cudaMalloc: out of memory (2)". What
+// cuDNN does not support is DLUA_DECLINED.
 dlua_status dlua_cuda_check(const char *call, cudaError_t error);
 dlua_status dlua_blas_check(const char *call, cublasStatus_t error);
 dlua_status dlua_dnn_check(const char *call, cudnnStatus_t error);
 
-#define CUDA_STATUS(call, ...) dlua_cuda_check(#call, dlua_cuda_calls_table.call(__VA_ARGS__))
-#define BLAS_STATUS(call, ...) dlua_blas_check(#call, dlua_cuda_calls_table.call(__VA_ARGS__))
-#define DNN_STATUS(call, ...) dlua_dnn_check(#call, dlua_cuda_calls_table.call(__VA_ARGS__))
+// Gives back what nobody needs any more; whether a call that was short of memory is worth another try.
+bool dlua_gpu_reclaim(void);
+
+// The libraries ask for memory of their own: at a first launch, for handles, plans and products. A call
+// that got none is made once more, as in dlua_alloc: none reads what it may have written by then.
+#define DLUA_TRIED_AGAIN(expression) \
+  __extension__({ \
+    dlua_status tried = (expression); \
+    if (tried == DLUA_NO_MEMORY && dlua_gpu_reclaim()) tried = (expression); \
+    tried; \
+  })
+#define CUDA_STATUS(call, ...) \
+  DLUA_TRIED_AGAIN(dlua_cuda_check(#call, dlua_cuda_calls_table.call(__VA_ARGS__)))
+#define BLAS_STATUS(call, ...) \
+  DLUA_TRIED_AGAIN(dlua_blas_check(#call, dlua_cuda_calls_table.call(__VA_ARGS__)))
+#define DNN_STATUS(call, ...) \
+  DLUA_TRIED_AGAIN(dlua_dnn_check(#call, dlua_cuda_calls_table.call(__VA_ARGS__)))
 #define CUDA_TRY(...) DLUA_TRY(CUDA_STATUS(__VA_ARGS__))
 #define BLAS_TRY(...) DLUA_TRY(BLAS_STATUS(__VA_ARGS__))
 #define DNN_TRY(...) DLUA_TRY(DNN_STATUS(__VA_ARGS__))
-
-// Memory beside the runtime's cache, of the current device and pinned. As in dlua_alloc a second try
-// is made when everything is given back that can be.
-dlua_status dlua_cuda_device_memory(void **block, size_t bytes);
-dlua_status dlua_cuda_pinned_memory(void **memory, size_t bytes);
 
 #endif

@@ -12,18 +12,11 @@ typedef cudnnBackendDescriptor_t descriptor;
 
 typedef struct builder {
   dlua_status status;
-  bool refused; // the library says that it does not support this
   int count;
   descriptor made[MOST_MADE];
 } builder;
 
 // ---------------------------------------------------------------- descriptors
-
-static void note(builder *b, const char *call, cudnnStatus_t answer) {
-  if (b->status != DLUA_OK || answer == CUDNN_STATUS_SUCCESS) return;
-  b->refused = CUDNN_STATUS_CATEGORY((int)answer) == CUDNN_STATUS_NOT_SUPPORTED;
-  b->status = b->refused ? DLUA_DECLINED : dlua_dnn_check(call, answer);
-}
 
 static descriptor make(builder *b, cudnnBackendDescriptorType_t type) {
   descriptor made = NULL;
@@ -32,8 +25,7 @@ static descriptor make(builder *b, cudnnBackendDescriptorType_t type) {
     b->status = dlua_fail(DLUA_BAD_DEVICE, "too many descriptors in a graph");
     return NULL;
   }
-  note(b, "cudnnBackendCreateDescriptor",
-       dlua_cuda_calls_table.cudnnBackendCreateDescriptor(type, &made));
+  b->status = DNN_STATUS(cudnnBackendCreateDescriptor, type, &made);
   if (made) b->made[b->count++] = made;
   return made;
 }
@@ -41,13 +33,12 @@ static descriptor make(builder *b, cudnnBackendDescriptorType_t type) {
 static void set(builder *b, descriptor d, cudnnBackendAttributeName_t name,
                 cudnnBackendAttributeType_t type, int64_t count, const void *values) {
   if (b->status != DLUA_OK) return;
-  note(b, "cudnnBackendSetAttribute",
-       dlua_cuda_calls_table.cudnnBackendSetAttribute(d, name, type, count, values));
+  b->status = DNN_STATUS(cudnnBackendSetAttribute, d, name, type, count, values);
 }
 
 static void finish(builder *b, descriptor d) {
   if (b->status != DLUA_OK) return;
-  note(b, "cudnnBackendFinalize", dlua_cuda_calls_table.cudnnBackendFinalize(d));
+  b->status = DNN_STATUS(cudnnBackendFinalize, d);
 }
 
 static void set_numbers(builder *b, descriptor d, cudnnBackendAttributeName_t name, int64_t count,
@@ -178,12 +169,10 @@ static int suggest(builder *b, descriptor graph, cudnnBackendHeurMode_t mode,
   finish(b, d);
   for (int k = 0; k < MOST_CONFIGS; k++) configs[k] = make(b, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
   if (b->status == DLUA_OK) {
-    note(b, "cudnnBackendGetAttribute",
-         dlua_cuda_calls_table.cudnnBackendGetAttribute(d, CUDNN_ATTR_ENGINEHEUR_RESULTS,
-                                                        CUDNN_TYPE_BACKEND_DESCRIPTOR, MOST_CONFIGS,
-                                                        &found, configs));
+    b->status = DNN_STATUS(cudnnBackendGetAttribute, d, CUDNN_ATTR_ENGINEHEUR_RESULTS,
+                           CUDNN_TYPE_BACKEND_DESCRIPTOR, MOST_CONFIGS, &found, configs);
   }
-  if (b->refused) b->status = DLUA_OK, b->refused = false, found = 0;
+  if (b->status == DLUA_DECLINED) b->status = DLUA_OK, found = 0;
   return b->status != DLUA_OK ? 0 : found < MOST_CONFIGS ? (int)found : MOST_CONFIGS;
 }
 
@@ -208,14 +197,11 @@ static bool precise(builder *b, const dlua_graph_case *c, descriptor config) {
   int64_t count = 0, one = 0;
   descriptor engine = make(b, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
   if (b->status != DLUA_OK) return false;
-  note(b, "cudnnBackendGetAttribute",
-       dlua_cuda_calls_table.cudnnBackendGetAttribute(
-           config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &one, &engine));
+  b->status = DNN_STATUS(cudnnBackendGetAttribute, config, CUDNN_ATTR_ENGINECFG_ENGINE,
+                         CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &one, &engine);
   if (b->status != DLUA_OK) return false;
-  note(b, "cudnnBackendGetAttribute",
-       dlua_cuda_calls_table.cudnnBackendGetAttribute(
-           engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
-           CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &count, notes));
+  b->status = DNN_STATUS(cudnnBackendGetAttribute, engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE,
+                         CUDNN_TYPE_NUMERICAL_NOTE, CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &count, notes);
   if (b->status != DLUA_OK) return false;
   for (int64_t k = 0; k < count && k < CUDNN_NUMERICAL_NOTE_TYPE_COUNT; k++)
     if (!allowed(c, notes[k])) return false;
@@ -228,9 +214,10 @@ static void keep(builder *b, descriptor config) {
     if (b->made[k] == config) b->made[k] = NULL;
 }
 
-// A plan for one configuration; false where the engine turns out not to do it, or wants more memory.
-static bool make_plan(const dlua_graph_case *c, cudnnHandle_t handle, descriptor config,
-                      dlua_graph_plan *plan) {
+// A plan for one configuration; DLUA_DECLINED where the engine turns out not to do it, or wants a larger
+// workspace. Memory that is out now says nothing about the engine.
+static dlua_status make_plan(const dlua_graph_case *c, cudnnHandle_t handle, descriptor config,
+                             dlua_graph_plan *plan) {
   builder b = {.status = DLUA_OK};
   int64_t bytes = 0, one = 0;
   descriptor d = make(&b, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
@@ -238,14 +225,16 @@ static bool make_plan(const dlua_graph_case *c, cudnnHandle_t handle, descriptor
   set(&b, d, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle);
   finish(&b, d);
   if (b.status == DLUA_OK) {
-    note(&b, "cudnnBackendGetAttribute",
-         dlua_cuda_calls_table.cudnnBackendGetAttribute(d, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
-                                                        CUDNN_TYPE_INT64, 1, &one, &bytes));
+    b.status = DNN_STATUS(cudnnBackendGetAttribute, d, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
+                          CUDNN_TYPE_INT64, 1, &one, &bytes);
   }
   bool fits = b.status == DLUA_OK && (uint64_t)bytes <= c->workspace;
-  if (!fits) return destroy_all(&b), false;
+  if (!fits) {
+    destroy_all(&b);
+    return b.status == DLUA_NO_MEMORY ? b.status : DLUA_DECLINED;
+  }
   *plan = (dlua_graph_plan){.config = config, .plan = d, .workspace = (size_t)bytes};
-  return true;
+  return DLUA_OK;
 }
 
 // Plans of one heuristic's suggestions, after those that are there already.
@@ -258,7 +247,9 @@ static dlua_status add_plans(const dlua_graph_case *c, cudnnHandle_t handle,
   int found = suggest(&b, graph, mode, configs);
   for (int k = 0; k < found && *count < wanted; k++) {
     if (!precise(&b, c, configs[k])) continue;
-    if (!make_plan(c, handle, configs[k], &plans[*count])) continue;
+    dlua_status status = make_plan(c, handle, configs[k], &plans[*count]);
+    if (status == DLUA_NO_MEMORY) b.status = status;
+    if (status != DLUA_OK) continue;
     keep(&b, configs[k]);
     ++*count;
   }
@@ -301,8 +292,7 @@ dlua_status dlua_graph_run(int device, const dlua_graph_plan *plan,
   set(&b, d, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &workspace);
   finish(&b, d);
   if (b.status == DLUA_OK) {
-    note(&b, "cudnnBackendExecute",
-         dlua_cuda_calls_table.cudnnBackendExecute(handle, plan->plan, d));
+    b.status = DNN_STATUS(cudnnBackendExecute, handle, plan->plan, d);
   }
   destroy_all(&b);
   return b.status;

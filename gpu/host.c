@@ -6,6 +6,8 @@
 #include <stdio.h>
 
 #include "../runtime/rng.h"
+#include "cuda.h"
+#include "stream.h"
 
 const dlua_host *dlua_gpu_host;
 
@@ -26,7 +28,7 @@ void dlua_free(dlua_device *device, void *block, size_t bytes) {
   dlua_gpu_host->free(device, block, bytes);
 }
 
-bool dlua_reclaim(void) { return dlua_gpu_host->reclaim(); }
+bool dlua_gpu_reclaim(void) { return dlua_gpu_host->reclaim("cuda", dlua_gpu_current()); }
 
 uint64_t dlua_rng_key(void) { return dlua_gpu_host->rng_key(); }
 uint64_t dlua_rng_take(uint64_t blocks) { return dlua_gpu_host->rng_take(blocks); }

@@ -14,12 +14,7 @@ dlua_status dlua_gpu_blas(int index, cublasLtHandle_t *handle) {
   static cublasLtHandle_t handles[MOST_DEVICES];
   void *queue;
   DLUA_TRY(dlua_gpu_queue(index, &queue));
-  if (!handles[index]) {
-    dlua_status status = BLAS_STATUS(cublasLtCreate, &handles[index]);
-    if (status == DLUA_NO_MEMORY && dlua_reclaim())
-      status = BLAS_STATUS(cublasLtCreate, &handles[index]);
-    DLUA_TRY(status);
-  }
+  if (!handles[index]) BLAS_TRY(cublasLtCreate, &handles[index]);
   *handle = handles[index];
   return DLUA_OK;
 }
@@ -31,10 +26,12 @@ dlua_status dlua_gpu_dnn(int index, cudnnHandle_t *handle) {
   if (!handles[index]) {
     cudnnHandle_t made;
     dlua_status status = DNN_STATUS(cudnnCreate, &made);
-    if (status == DLUA_NO_MEMORY && dlua_reclaim()) status = DNN_STATUS(cudnnCreate, &made);
+    if (status == DLUA_OK) {
+      status = DNN_STATUS(cudnnSetStream, made, queue);
+      if (status != DLUA_OK) dlua_cuda_calls_table.cudnnDestroy(made);
+    }
+    if (status == DLUA_DECLINED) status = DLUA_BAD_DEVICE; // it is the GPU that is not supported
     DLUA_TRY(status);
-    status = DNN_STATUS(cudnnSetStream, made, queue);
-    if (status != DLUA_OK) return dlua_cuda_calls_table.cudnnDestroy(made), status;
     handles[index] = made;
   }
   *handle = handles[index];

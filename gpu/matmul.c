@@ -249,6 +249,14 @@ static dlua_status prefer(const plan_key *k, cublasLtMatmulPreference_t preferen
   return DLUA_OK;
 }
 
+// What the heuristic's answer means: a product that the library does not do has no candidates.
+static dlua_status asked(cublasStatus_t answer, int *count) {
+  if (answer != CUBLAS_STATUS_NOT_SUPPORTED)
+    return dlua_blas_check("cublasLtMatmulAlgoGetHeuristic", answer);
+  *count = 0;
+  return DLUA_OK;
+}
+
 // The heuristic's candidates, best first; none where the library does not do the product.
 static dlua_status ask(const plan_key *k, cublasLtHandle_t handle, const plan *p, int wanted,
                        cublasLtMatmulHeuristicResult_t *results, int *count) {
@@ -256,15 +264,11 @@ static dlua_status ask(const plan_key *k, cublasLtHandle_t handle, const plan *p
   *count = 0;
   BLAS_TRY(cublasLtMatmulPreferenceCreate, &preference);
   dlua_status status = prefer(k, preference);
-  if (status == DLUA_OK) {
-    cublasStatus_t answer = dlua_cuda_calls_table.cublasLtMatmulAlgoGetHeuristic(
-        handle, p->call, p->layout[Y], p->layout[X], p->layout[OUT], p->layout[OUT], preference,
-        wanted, results, count);
-    if (answer == CUBLAS_STATUS_NOT_SUPPORTED)
-      *count = 0;
-    else
-      status = dlua_blas_check("cublasLtMatmulAlgoGetHeuristic", answer);
-  }
+  if (status == DLUA_OK)
+    status = DLUA_TRIED_AGAIN(asked(dlua_cuda_calls_table.cublasLtMatmulAlgoGetHeuristic(
+                                        handle, p->call, p->layout[Y], p->layout[X], p->layout[OUT],
+                                        p->layout[OUT], preference, wanted, results, count),
+                                    count));
   dlua_cuda_calls_table.cublasLtMatmulPreferenceDestroy(preference);
   return status;
 }

@@ -12,7 +12,7 @@ dlua_status dlua_note_send(dlua_notes *n, cudaStream_t work, const void *src, si
                            uint64_t *ticket) {
   void *memory = NULL;
   if (!n->memory) {
-    DLUA_TRY(dlua_cuda_pinned_memory(&memory, DLUA_NOTES * DLUA_NOTE_BYTES));
+    CUDA_TRY(cudaHostAlloc, &memory, DLUA_NOTES * DLUA_NOTE_BYTES, cudaHostAllocDefault);
     n->memory = memory;
   }
   uint64_t next = n->sent + 1;
@@ -27,15 +27,19 @@ dlua_status dlua_note_send(dlua_notes *n, cudaStream_t work, const void *src, si
   return DLUA_OK;
 }
 
+// What an answer about an event means.
+static dlua_status asked(cudaError_t answer, bool *arrived) {
+  *arrived = answer == cudaSuccess;
+  return answer == cudaErrorNotReady ? DLUA_OK : dlua_cuda_check("cudaEventQuery", answer);
+}
+
 dlua_status dlua_note_receive(dlua_notes *n, uint64_t ticket, void *dst, size_t bytes,
                               bool *arrived) {
   if (ticket == 0 || ticket > n->sent || ticket + DLUA_NOTES <= n->sent) {
     return dlua_fail(DLUA_BAD_STATE, "receive: this value was sent too long ago");
   }
-  cudaError_t error = dlua_cuda_calls_table.cudaEventQuery(n->arrived[ticket % DLUA_NOTES]);
-  *arrived = error == cudaSuccess;
-  if (error == cudaErrorNotReady) return DLUA_OK;
-  DLUA_TRY(dlua_cuda_check("cudaEventQuery", error));
-  memcpy(dst, place_of(n, ticket), bytes);
+  cudaEvent_t event = n->arrived[ticket % DLUA_NOTES];
+  DLUA_TRY(DLUA_TRIED_AGAIN(asked(dlua_cuda_calls_table.cudaEventQuery(event), arrived)));
+  if (*arrived) memcpy(dst, place_of(n, ticket), bytes);
   return DLUA_OK;
 }

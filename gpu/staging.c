@@ -22,7 +22,7 @@ static dlua_status make_event(cudaEvent_t *event) {
 // Makes what a piece lacks, and waits until nobody needs what it holds.
 static dlua_status open_piece(dlua_piece *p, size_t bytes) {
   DLUA_TRY(make_event(&p->taken));
-  if (!p->host) DLUA_TRY(dlua_cuda_pinned_memory(&p->host, bytes));
+  if (!p->host) CUDA_TRY(cudaHostAlloc, &p->host, bytes, cudaHostAllocDefault);
   if (p->busy) CUDA_TRY(cudaEventSynchronize, p->taken);
   p->busy = false;
   return DLUA_OK;
@@ -76,7 +76,7 @@ static dlua_status part_in(dlua_staging *s, cudaStream_t work, char *dst, const 
   dlua_piece *p;
   DLUA_TRY(next_large(s, &p));
   DLUA_TRY(make_event(&p->arrived));
-  if (!p->device) DLUA_TRY(dlua_cuda_device_memory(&p->device, LARGE_PIECE));
+  if (!p->device) CUDA_TRY(cudaMalloc, &p->device, LARGE_PIECE);
   memcpy(p->host, src, bytes);
   CUDA_TRY(cudaMemcpyAsync, p->device, p->host, bytes, cudaMemcpyHostToDevice, s->copies);
   CUDA_TRY(cudaEventRecord, p->arrived, s->copies);

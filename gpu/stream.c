@@ -40,9 +40,12 @@ dlua_status dlua_gpu_open(int *count) {
   return DLUA_OK;
 }
 
+static _Thread_local int current = -1;
+
+int dlua_gpu_current(void) { return current; }
+
 // Makes the device current; nobody else in the process changes it.
 dlua_status dlua_gpu_select(int index) {
-  static _Thread_local int current = -1;
   if (index == current) return DLUA_OK;
   CUDA_TRY(cudaSetDevice, index);
   current = index;
@@ -65,6 +68,8 @@ dlua_status dlua_gpu_queue(int index, void **queue) {
 }
 
 dlua_status dlua_gpu_check(const char *call, int error) {
+  // Many launches, and some may have been made: the next call may find memory, this one is not repeated.
+  if (error == cudaErrorMemoryAllocation) dlua_gpu_reclaim();
   return dlua_cuda_check(call, (cudaError_t)error);
 }
 
@@ -170,7 +175,7 @@ dlua_status dlua_gpu_index_check(const dlua_args *a, dlua_index_check *check) {
   DLUA_TRY(use(a->device->index, &s));
   if (!s->cell) {
     void *cell = NULL;
-    DLUA_TRY(dlua_cuda_device_memory(&cell, sizeof *s->cell));
+    CUDA_TRY(cudaMalloc, &cell, sizeof *s->cell);
     s->cell = cell;
     CUDA_TRY(cudaMemsetAsync, s->cell, 0, sizeof *s->cell, s->queue);
   }
@@ -223,8 +228,5 @@ dlua_status dlua_gpu_launch(const dlua_args *a, const void *kernel, const unsign
   if (blocks[0] == 0 || blocks[1] == 0 || blocks[2] == 0) return DLUA_OK;
   DLUA_TRY(use(a->device->index, &s));
   dim3 grid = {blocks[0], blocks[1], blocks[2]}, block = {threads[0], threads[1], threads[2]};
-  dlua_status status = CUDA_STATUS(cudaLaunchKernel, kernel, grid, block, arguments, 0, s->queue);
-  if (status == DLUA_NO_MEMORY && dlua_reclaim()) // its code comes into memory at the first launch
-    status = CUDA_STATUS(cudaLaunchKernel, kernel, grid, block, arguments, 0, s->queue);
-  return status;
+  return CUDA_STATUS(cudaLaunchKernel, kernel, grid, block, arguments, 0, s->queue);
 }

@@ -22,8 +22,9 @@ dlua_status dlua_gpu_synchronize(int index);
 dlua_status dlua_gpu_send(int index, const void *src, size_t bytes, uint64_t *ticket);
 dlua_status dlua_gpu_receive(int index, uint64_t ticket, void *dst, size_t bytes, bool *arrived);
 
-// Makes a device current on this thread.
+// Makes a device current on this thread; which one is, -1 at the start.
 dlua_status dlua_gpu_select(int index);
+int dlua_gpu_current(void);
 // The same; *queue is its cudaStream_t, for calls of other libraries.
 dlua_status dlua_gpu_queue(int index, void **queue);
 // What such a call's cudaError_t becomes; see dlua_cuda_check.

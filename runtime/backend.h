@@ -35,7 +35,8 @@ typedef struct dlua_host {
   // queued, since the next one to get them comes later in order.
   dlua_status (*alloc)(dlua_device *device, size_t bytes, void **block);
   void (*free)(dlua_device *device, void *block, size_t bytes);
-  bool (*reclaim)(void);     // see dlua_reclaim
+  // See dlua_reclaim; the device by the name of its backend and its index there.
+  bool (*reclaim)(const char *backend, int index);
   uint64_t (*rng_key)(void); // see rng.h
   uint64_t (*rng_take)(uint64_t blocks);
   // Where the script is, "[features.1]  train.lua:41", for errors found later; "" when unknown.

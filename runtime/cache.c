@@ -91,17 +91,31 @@ dlua_device *dlua_out_of_memory(void) { return short_of_memory ? short_of_memory
 static _Thread_local struct {
   void (*fn)(void);
   bool running;
+  int held; // locks of caches, which giving memory back would wait for
 } reclaim;
 
 void dlua_set_reclaim(void (*fn)(void)) { reclaim.fn = fn; }
 
-bool dlua_reclaim(void) {
-  if (!reclaim.fn || reclaim.running) return false;
-  reclaim.running = true;
-  reclaim.fn();
-  for (int k = 0; k < dlua_device_count(); k++) dlua_empty_cache(dlua_device_at(k));
-  reclaim.running = false;
-  return true;
+static void hold(struct dlua_cache *cache) {
+  pthread_mutex_lock(&cache->lock);
+  reclaim.held++;
+}
+
+static void let_go(struct dlua_cache *cache) {
+  reclaim.held--;
+  pthread_mutex_unlock(&cache->lock);
+}
+
+bool dlua_reclaim(dlua_device *device) {
+  bool can = reclaim.fn && !reclaim.running && reclaim.held == 0;
+  if (can) {
+    reclaim.running = true;
+    reclaim.fn();
+    for (int k = 0; k < dlua_device_count(); k++) dlua_empty_cache(dlua_device_at(k));
+    reclaim.running = false;
+  }
+  short_of_memory = device; // last: what ran meanwhile may have been short of other memory
+  return can;
 }
 
 // ---------------------------------------------------------------- counts
@@ -142,13 +156,13 @@ static dlua_status host_alloc(dlua_device *device, size_t bytes, void **memory) 
   size_t rounded;
   int class = class_of(bytes, &rounded);
   struct dlua_cache *cache = device->cache;
-  pthread_mutex_lock(&cache->lock);
+  hold(cache);
   void *found = take(cache, class);
   if (found) {
     cache->stats.cached -= rounded;
     count_in(&cache->stats, rounded, false);
   }
-  pthread_mutex_unlock(&cache->lock);
+  let_go(cache);
   if (!found) {
     dlua_status status = system_alloc(rounded, &found);
     if (status == DLUA_NO_MEMORY) { // blocks of other classes may be all that is in the way
@@ -156,9 +170,9 @@ static dlua_status host_alloc(dlua_device *device, size_t bytes, void **memory) 
       status = system_alloc(rounded, &found);
     }
     DLUA_TRY(status);
-    pthread_mutex_lock(&cache->lock);
+    hold(cache);
     count_in(&cache->stats, rounded, true);
-    pthread_mutex_unlock(&cache->lock);
+    let_go(cache);
   }
   *memory = found;
   return DLUA_OK;
@@ -176,7 +190,7 @@ static void host_free(dlua_device *device, void *memory, size_t bytes) {
   int class = class_of(bytes, &rounded);
   if (poisoned()) memset(memory, 0xff, rounded);
   struct dlua_cache *cache = device->cache;
-  pthread_mutex_lock(&cache->lock);
+  hold(cache);
   // Loops over ever other sizes must not hoard: what is kept is bounded by what was once in use.
   bool kept = cache->stats.cached + rounded <= cache->stats.peak + SPARE;
   if (kept) {
@@ -186,7 +200,7 @@ static void host_free(dlua_device *device, void *memory, size_t bytes) {
     cache->stats.cached += rounded;
   }
   cache->stats.live -= rounded;
-  pthread_mutex_unlock(&cache->lock);
+  let_go(cache);
   atomic_fetch_sub_explicit(&live_everywhere, rounded, memory_order_relaxed);
   if (!kept) free(memory);
 }
@@ -256,11 +270,11 @@ static size_t device_bytes(size_t bytes) { return uncached() ? bytes : dlua_segm
 static dlua_status device_alloc(dlua_device *device, size_t bytes, void **memory) {
   struct dlua_cache *cache = device->cache;
   bool grown = true;
-  pthread_mutex_lock(&cache->lock);
+  hold(cache);
   dlua_status status = uncached() ? device->backend->alloc(device->index, bytes, memory)
                                   : take_or_grow(device, bytes, memory, &grown);
   if (status == DLUA_OK) count_in(&cache->stats, device_bytes(bytes), grown);
-  pthread_mutex_unlock(&cache->lock);
+  let_go(cache);
   if (status != DLUA_NO_MEMORY) return status;
   const double mib = 1048576.0;
   dlua_memory m = dlua_memory_stats(device);
@@ -274,13 +288,13 @@ static dlua_status device_alloc(dlua_device *device, size_t bytes, void **memory
 static void device_free(dlua_device *device, void *memory, size_t bytes) {
   struct dlua_cache *cache = device->cache;
   size_t counted = device_bytes(bytes);
-  pthread_mutex_lock(&cache->lock);
+  hold(cache);
   cache->stats.live -= counted;
   if (uncached())
     device->backend->free(device->index, memory, bytes);
   else
     dlua_segments_give(cache->segments, memory);
-  pthread_mutex_unlock(&cache->lock);
+  let_go(cache);
   atomic_fetch_sub_explicit(&live_everywhere, counted, memory_order_relaxed);
 }
 
@@ -303,7 +317,7 @@ dlua_status dlua_alloc(dlua_device *device, size_t bytes, void **memory) {
     bool fails = must_fail();
     status = try_alloc(device, bytes, memory, fails);
     // Nothing is gained by a collection where a test wants the failure.
-    if (status == DLUA_NO_MEMORY && !fails && dlua_reclaim())
+    if (status == DLUA_NO_MEMORY && !fails && dlua_reclaim(device))
       status = try_alloc(device, bytes, memory, false);
   }
   if (status == DLUA_NO_MEMORY) short_of_memory = device;
@@ -320,32 +334,32 @@ void dlua_free(dlua_device *device, void *memory, size_t bytes) {
 
 void dlua_empty_cache(dlua_device *device) {
   struct dlua_cache *cache = device->cache;
-  pthread_mutex_lock(&cache->lock);
+  hold(cache);
   if (cache->segments)
     give_back(device);
   else
     empty_host_cache(cache);
-  pthread_mutex_unlock(&cache->lock);
+  let_go(cache);
 }
 
 dlua_memory dlua_memory_stats(const dlua_device *device) {
   struct dlua_cache *cache = device->cache;
-  pthread_mutex_lock(&cache->lock);
+  hold(cache);
   dlua_memory stats = cache->stats;
   if (cache->segments) {
     dlua_segment_figures f = dlua_segments_figures(cache->segments);
     stats.cached = f.reserved > stats.live ? f.reserved - stats.live : 0;
     stats.largest = f.largest, stats.segments = f.segments;
   }
-  pthread_mutex_unlock(&cache->lock);
+  let_go(cache);
   return stats;
 }
 
 void dlua_memory_reset_peak(dlua_device *device) {
   struct dlua_cache *cache = device->cache;
-  pthread_mutex_lock(&cache->lock);
+  hold(cache);
   cache->stats.peak = cache->stats.live;
-  pthread_mutex_unlock(&cache->lock);
+  let_go(cache);
 }
 
 // ---------------------------------------------------------------- small objects
@@ -392,7 +406,7 @@ static void *try_new(size_t bytes, bool fails) {
 void *dlua_new(size_t bytes) {
   bool fails = must_fail();
   void *object = try_new(bytes, fails);
-  if (!object && !fails && dlua_reclaim()) object = try_new(bytes, false);
+  if (!object && !fails && dlua_reclaim(dlua_cpu())) object = try_new(bytes, false);
   if (object) return memset(object, 0, bytes);
   short_of_memory = NULL;
   return NULL;

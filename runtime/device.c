@@ -137,6 +137,15 @@ static dlua_status add_devices(const dlua_backend *backend) {
   return DLUA_OK;
 }
 
+static bool reclaim_for(const char *backend, int index) {
+  for (int k = 0; k < device_count; k++) {
+    dlua_device *device = devices[k];
+    if (device != &cpu && device->index == index && strcmp(device->backend->name, backend) == 0)
+      return dlua_reclaim(device);
+  }
+  return false;
+}
+
 static dlua_status start_module(const char *name, char *reason, size_t size) {
   static const dlua_host host = {.abi = DLUA_ABI,
                                  .fail = dlua_fail,
@@ -145,7 +154,7 @@ static dlua_status start_module(const char *name, char *reason, size_t size) {
                                  .cpu = &cpu,
                                  .alloc = dlua_alloc,
                                  .free = dlua_free,
-                                 .reclaim = dlua_reclaim,
+                                 .reclaim = reclaim_for,
                                  .rng_key = dlua_rng_key,
                                  .rng_take = dlua_rng_take,
                                  .where = dlua_where,

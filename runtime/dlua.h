@@ -122,8 +122,8 @@ size_t dlua_live_bytes(void);          // bytes in use on all devices together
 // calls it once, empties all caches and tries again; what it allocates itself is not tried again. On
 // other threads, and with NULL as at the start, there is no second try.
 void dlua_set_reclaim(void (*fn)(void));
-// Does that, for memory that comes from elsewhere; whether another try is worth it.
-bool dlua_reclaim(void);
+// Does that, for memory of the device that comes from elsewhere; whether another try is worth it.
+bool dlua_reclaim(dlua_device *device);
 // Makes the n-th allocation from now (blocks and small objects alike) fail, its second try too, or
 // with it every later one when `on` is set; n = 0 switches it off. For tests.
 void dlua_fail_allocation(uint64_t n, bool on);

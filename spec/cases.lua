@@ -498,7 +498,8 @@ for k = 1, 2 * 70 * 70 do spread[k] = (k % 70 * 71 + k // 9) % 4900 + 1 end
 parts.max_pool2d_grad = {
   {T {1, 2, 2, 2}, places({1, 4, 9, 16, 6, 7, 10, 11}, {1, 2, 2, 2}), {1, 2, 4, 4}},
   {T {1, 1, 2, 3}, places({5, 5, 2, 5, 9, 5}, {1, 1, 2, 3}), {1, 1, 3, 3}}, -- windows that overlap
-  {T {1, 1, 1, 2}, places({0, 1}, {1, 1, 1, 2}), {1, 1, 1, 1}, no_gradient = true}, -- a window without an element
+  {T {1, 1, 1, 2}, places({0, 1}, {1, 1, 1, 2}), {1, 1, 1, 1}}, -- a window without an element
+  {T {2, 2, 1, 3}, places({0, 4, 0, 1, 1, 0, 2, 3, 2, 0, 0, 0}, {2, 2, 1, 3}), {2, 2, 2, 2}},
   {T {0, 1, 2, 2}, places({}, {0, 1, 2, 2}), {0, 1, 4, 4}},
   {T {1, 2, 70, 70}, places(spread, {1, 2, 70, 70}), {1, 2, 70, 70}}, -- more than fits a block's own memory
 }

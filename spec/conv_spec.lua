@@ -110,10 +110,22 @@ describe("max_pool2d", function()
     assert.equal(0, x.grad:abs():sum():item())
   end)
 
+  it("has second derivatives of windows without a tap inside", function()
+    local x = dlua.randn({1, 1, 2, 2}, {dtype = "f64"}):requires_grad_()
+    local function pooled(v) return dlua.max_pool2d(v, 2, {padding = 1, dilation = 3}) end
+    local w = dlua.tensor({3}, {dtype = "f64"}):reshape(1, 1, 1, 1):requires_grad_()
+    assert.equal(-math.huge, pooled(x):item())
+    local gx = dlua.grad(pooled(x), x, {grad_outputs = w, create_graph = true})
+    assert.equal(0, gx:abs():sum():item())
+    assert.equal(0, dlua.grad((gx * 5):sum(), w):item())
+  end)
+
   it("refuses planes whose places do not fit 32 bits", function()
     local x = dlua.ones(1):expand(1, 1, 1 << 16, 1 << 15)
     fails(function() dlua.max_pool2d(x, 2) end, "max_pool2d", "65536x32768", "2147483647")
     fails(function() dlua.adaptive_max_pool2d(x, 1) end, "adaptive_max_pool2d", "65536x32768")
+    local few = dlua.ones(1, 1, 2, 2)
+    fails(function() few:adaptive_max_pool2d({1 << 16, 1 << 15}) end, "adaptive_max_pool2d", "65536x32768")
   end)
 
   it("gives the same in blocked and plain memory", function()

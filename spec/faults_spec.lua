@@ -135,6 +135,71 @@ describe("a failing allocation in", function()
     end)
   end)
 
+  -- More pictures than one thread decodes alone; the other threads cannot collect garbage.
+  it("reading all pictures of a data set, which loses none", function()
+    assert(os.execute("mkdir -p '" .. root .. "/many/a'"))
+    for k = 1, 120 do
+      assert(os.execute(("ln -f '%s/set/a/%d.png' '%s/many/a/%d.png'"):format(root, k % 4 + 1, root, k)))
+    end
+    local threads = dlua.threads(2)
+    local function read()
+      local set <const> = data.ImageFolder(root .. "/many")
+      local x = dlua.io.fields(set.handle, "mock")
+      return x and x:sum():item(), set.mean[1]
+    end
+    local sum, mean = read()
+    assert.is_true(sum > 0)
+    local before = dlua.test.allocation_count()
+    read()
+    local count = dlua.test.allocation_count() - before
+    local unnoticed = 0
+    for n = 1, count, 11 * live.step do
+      for _, on in ipairs {false, true} do
+        dlua.test.fail_allocation(n, on)
+        local ok, x, m = pcall(read)
+        dlua.test.fail_allocation(0)
+        live.injections = live.injections + 1
+        assert.is_false(on and ok, "memory had run out and nothing was raised")
+        if ok then
+          unnoticed = unnoticed + 1
+          assert.same({sum, mean}, {x, m})
+        else
+          assert.matches("out of memory", x)
+          assert.is_nil(x:find "\n")
+        end
+      end
+    end
+    assert.is_true(unnoticed > count / (11 * live.step) / 2)
+    dlua.threads(threads)
+  end)
+
+  it("the threads of a loader, whose batches are what they would have been", function()
+    local loader = data.DataLoader(data.ImageFolder(root .. "/set"), {batch_size = 1, num_workers = 2,
+      transform = T.Compose {T.Resize({5, 5}), T.RandomHorizontalFlip(), T.ToFloat()}})
+    local function sums()
+      local list = {}
+      loader.epoch = 0
+      for x in loader:iter() do list[#list + 1] = x:sum():item() end
+      return list
+    end
+    local wanted, before = sums(), dlua.test.allocation_count()
+    sums()
+    local count, unnoticed = dlua.test.allocation_count() - before, 0
+    assert.equal(4, #wanted)
+    for n = 1, count, live.step do
+      for _, on in ipairs {false, true} do
+        dlua.test.fail_allocation(n, on)
+        local ok, list = pcall(sums)
+        dlua.test.fail_allocation(0)
+        live.injections = live.injections + 1
+        assert.is_false(on and ok, "memory had run out and nothing was raised")
+        if ok then unnoticed = unnoticed + 1 else assert.matches("^[^\n]*out of memory[^\n]*$", list) end
+        assert.same(wanted, ok and list or sums())
+      end
+    end
+    assert.is_true(unnoticed > 0)
+  end)
+
   it("reading and writing pictures", function()
     local x = dlua.rand(3, 5, 5)
     both(function() image.load(root .. "/set/a/1.png") end)

@@ -149,6 +149,25 @@ describe("indexing", function()
     assert.equal(big, whole[1]:item())
   end)
 
+  it("takes as many values as a mask has places", function()
+    local x = matrix()
+    for _, n in ipairs {0, 1, 3, 4, 6} do
+      local y = x:clone()
+      local ok, message = pcall(function() y[y:gt(3)] = dlua.range(11, 10 + n) end)
+      assert.equal(n == 1 or n == 3, ok)
+      if not ok then
+        assert.matches(("mask is true at 3 positions but value has %d elements"):format(n), message)
+        assert.same(x:totable(), y:totable())
+      end
+    end
+    x[x:gt(3)] = dlua.range(11, 13)
+    assert.same({{1, 2, 3}, {11, 12, 13}}, x:totable())
+    x[x:gt(13)] = dlua.zeros(0)
+    -- The op of PyTorch leaves over what the mask has no place for.
+    assert.same({21, 2, 22}, dlua.masked_scatter(dlua.range(1, 3), dlua.tensor {true, false, true},
+      dlua.range(21, 25)):totable())
+  end)
+
   it("refuses keys that do not say what they mean", function()
     local x = matrix()
     local function fails(key, text)

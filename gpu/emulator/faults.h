@@ -7,6 +7,9 @@ namespace emulator {
 // The code that this call of a function has to fail with, or 0. Counts the call.
 int fault(const char *function);
 
+// What CUDA's runtime noted at the last fault that a test chose so, once; or 0.
+int take_last_error();
+
 } // namespace emulator
 
 #endif

@@ -136,7 +136,7 @@ cudaError_t cudaRuntimeGetVersion(int *version) {
   return cudaSuccess;
 }
 
-cudaError_t cudaGetLastError() { return cudaSuccess; }
+cudaError_t cudaGetLastError() { return (cudaError_t)emulator::take_last_error(); }
 
 const char *cudaGetErrorString(cudaError_t error) {
   switch (error) {
@@ -164,15 +164,16 @@ cudaError_t cudaMalloc(void **block, size_t bytes) {
   return cudaSuccess;
 }
 
+// Frees also where it fails: what a dead GPU held goes with its process.
 cudaError_t cudaFree(void *block) {
-  RETURN_FAULT(cudaFree);
+  cudaError_t error = (cudaError_t)fault("cudaFree");
   auto known = blocks.find(block);
-  if (known == blocks.end()) return block ? cudaErrorInvalidValue : cudaSuccess;
+  if (known == blocks.end()) return block ? cudaErrorInvalidValue : error;
   finish_all();
   used[known->second.device] -= known->second.bytes;
   blocks.erase(known);
   std::free(block);
-  return cudaSuccess;
+  return error;
 }
 
 cudaError_t cudaHostAlloc(void **block, size_t bytes, unsigned) {

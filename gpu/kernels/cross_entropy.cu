@@ -169,34 +169,23 @@ template <bool HOLDS, class Op> __global__ void entropy_rows(Rows g, Op op, Loss
   using C = typename Op::C;
   Total::State total = Total().first();
   for (int64_t unit = blockIdx.x; unit < g.units; unit += gridDim.x) {
-    int64_t index, start = 0;
-    bool mine = row_at(g, unit, &index);
-    typename Op::Row row = {};
-    typename Op::State s = op.first();
-    Items<Op, HOLDS> items;
-    if (mine) {
-      row = op.open(index), start = row_start(g, index);
-      items.each(g, op, row, start, false,
-                 [&](int64_t, int64_t, const auto &item) { op.add(&s, item); });
-    }
-    s = join_row(g, op, s);
+    FoldedRow<HOLDS, Op> r(g, op, unit);
+    const typename Op::State &s = r.state;
+    int64_t label = r.row.label;
     double rest = log(op.sum_of(s)), loss = 0;
     if (op.w.plain()) { // one class
-      if (mine && row.label >= 0)
-        loss = s.quotas * (double(s.top - widen(op.x[start + row.label * g.inner])) + rest);
+      if (r.mine && label >= 0)
+        loss = s.quotas * (double(s.top - widen(op.x[r.start + label * g.inner])) + rest);
     } else {
-      if (mine)
-        items.each(g, op, row, start, true, [&](int64_t, int64_t, const auto &item) {
-          for (int i = 0; i < Op::W; i++)
-            if (item.q[i] != C(0)) loss += double(item.q[i]) * (double(s.top - item.x[i]) + rest);
-        });
+      r.each(g, op, [&](int64_t, int64_t, const auto &item) {
+        for (int i = 0; i < Op::W; i++)
+          if (item.q[i] != C(0)) loss += double(item.q[i]) * (double(s.top - item.x[i]) + rest);
+      });
       loss = join_row(g, Adds<double>(), loss);
     }
-    if (!mine || lane_of(g) != 0) continue;
-    double norm = op.w.probabilities ? 1
-                  : row.label < 0    ? 0
-                                     : op.w.template weight_at<double>(row.label);
-    losses.put(index, loss, norm, &total);
+    if (!r.mine || lane_of(g) != 0) continue;
+    double norm = op.w.probabilities ? 1 : label < 0 ? 0 : op.w.template weight_at<double>(label);
+    losses.put(r.index, loss, norm, &total);
   }
   losses.close(total);
 }

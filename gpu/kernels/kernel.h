@@ -102,6 +102,12 @@ template <class R> __device__ inline void store_as(void *p, uint8_t dtype, R val
   }
 }
 
+// k / n of what is not negative; in 32 bits, where both fit, several times as fast.
+__device__ inline int64_t quotient(int64_t k, int64_t n) {
+  if (n == 1) return k;
+  return (k | n) <= UINT32_MAX ? (uint32_t)k / (uint32_t)n : k / n;
+}
+
 // ---------------------------------------------------------------- launching
 
 // In front of a loop whose arrays are to stay in registers: left to itself the compiler keeps long

@@ -78,17 +78,26 @@ template <class T> struct Values {
     for (int i = 0; i < W; i++) a[i] = C(x_number), b[i] = C(t_number);
     if (x) load_some<W>(x + at, a);
     if (t) load_some<W>(t + at, b);
+    DLUA_UNROLL
     for (int i = 0; i < W; i++) {
       if (kind == BCE && (a[i] < C(0) || a[i] > C(1))) report(a[i], at + i);
-      v[i] = loss_of(kind, C(parameter), a[i], b[i], weight.at<C>(at + i), positive.at<C>(at + i));
+      v[i] =
+          loss_of(kind, C(parameter), a[i], b[i], factor<W>(weight, at), factor<W>(positive, at));
     }
+  }
+  // Where weights are tensors elements are taken one by one: finding W of them at once is long code.
+  template <int W> __device__ C factor(const Weight &w, int64_t at) const {
+    if constexpr (W == 1) return w.at<C>(at);
+    return C(w.number);
   }
   __device__ void report(double p, int64_t position) const {
     int64_t bits;
     memcpy(&bits, &p, sizeof bits);
     note_fault(check, DLUA_FAULT_SCORE, bits, position, 0);
   }
-  bool aligned() const { return (uintptr_t)x % 16 == 0 && (uintptr_t)t % 16 == 0; }
+  bool aligned() const {
+    return (uintptr_t)x % 16 == 0 && (uintptr_t)t % 16 == 0 && !weight.data && !positive.data;
+  }
 };
 
 template <int W, class L, class T> __global__ void put_values(L load, T *y, int64_t n) {

@@ -136,9 +136,10 @@ template <class U> struct Scatter {
   }
 };
 
-// Notes a count beyond what there is.
-__global__ void check_count(dlua_index_check check, const int64_t *count, int64_t most) {
-  if (*count > most) note_fault(check, DLUA_FAULT_SOURCE, *count, 0, most);
+// Notes a count beyond what there is, or with exact below it.
+__global__ void check_count(dlua_index_check check, const int64_t *count, int64_t have,
+                            bool exact) {
+  if (exact ? *count != have : *count > have) note_fault(check, DLUA_FAULT_SOURCE, *count, 0, have);
 }
 
 struct Nonzero {
@@ -225,10 +226,11 @@ extern "C" dlua_status dlua_gpu_masked_scatter(const dlua_args *a) {
     Scatter<decltype(type)> use = {to, from};
     return for_chosen(a, masked(mask, y->ndim, y->size), use, to.count, &memory);
   }));
-  if (from.count >= to.count) return DLUA_OK;
+  bool exact = a->num[0].i;
+  if (from.count >= to.count && !exact) return DLUA_OK;
   int64_t *total = memory.as<int64_t>() + (to.count + STRETCH - 1) / STRETCH;
   DLUA_TRY(dlua_gpu_index_check(a, &check));
-  return launch(a, check_count, 1, 1, check, total, from.count);
+  return launch(a, check_count, 1, 1, check, total, from.count, exact);
 }
 
 extern "C" dlua_status dlua_gpu_nonzero(const dlua_args *a) {

@@ -130,8 +130,8 @@ template <class C> struct GradientSums {
 struct Plane {
   int64_t channels, inner, count;
   __device__ int64_t channel(int64_t at) const {
-    if (at > UINT32_MAX) return at / inner % channels;
-    return (uint32_t)at / (uint32_t)inner % (uint32_t)channels;
+    int64_t plane = quotient(at, inner);
+    return plane - quotient(plane, channels) * channels;
   }
   __device__ int64_t step() const { return inner == 1; }
 };

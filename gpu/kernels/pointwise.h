@@ -163,7 +163,9 @@ template <int N> Loop<N> loop_over(const dlua_args *a, dlua_tensor *const (&oper
     for (int d = 0; d < it.ndim; d++) o->stride[d] = it.stride[i][d];
     if (!o->data) {
       o->number = load_as<double>(dlua_data(x), x->dtype);
-      o->integer = load_as<int64_t>(dlua_data(x), x->dtype);
+      // One that is no integer, like an infinity, meets kernels of floats alone.
+      bool whole = !dlua_is_float((dlua_dtype)x->dtype) || fabs(o->number) < 0x1p63;
+      o->integer = whole ? load_as<int64_t>(dlua_data(x), x->dtype) : 0;
     }
     bool alike = i == 0 || !o->data || x->dtype == operands[N - 1]->dtype;
     loop.flat &= alike && is_packed(*o, 16);

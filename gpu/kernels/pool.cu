@@ -44,9 +44,9 @@ struct Pool {
 struct Place {
   int64_t plane, row, column;
   __device__ Place(int64_t k, const int64_t height, const int64_t width) {
-    int64_t rest = k <= UINT32_MAX ? (uint32_t)k / (uint32_t)width : k / width;
+    int64_t rest = quotient(k, width);
     column = k - rest * width;
-    plane = rest <= UINT32_MAX ? (uint32_t)rest / (uint32_t)height : rest / height;
+    plane = quotient(rest, height);
     row = rest - plane * height;
   }
 };

@@ -218,8 +218,7 @@ __device__ inline int64_t offset_of(int ndim, const int64_t *size, const int64_t
   int64_t offset = 0;
   if (ndim == 0) return 0;
   for (int d = ndim - 1; d > 0; d--) {
-    int64_t rest =
-        k <= UINT32_MAX && size[d] <= UINT32_MAX ? (uint32_t)k / (uint32_t)size[d] : k / size[d];
+    int64_t rest = quotient(k, size[d]);
     offset += (k - rest * size[d]) * stride[d];
     k = rest;
   }

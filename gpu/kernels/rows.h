@@ -96,23 +96,35 @@ template <class Op, bool HOLDS> struct Items {
   }
 };
 
-template <bool HOLDS, class Op> __global__ void map_rows(Rows g, Op op) {
-  for (int64_t unit = blockIdx.x; unit < g.units; unit += gridDim.x) {
-    int64_t index, start = 0;
-    bool mine = row_at(g, unit, &index);
-    typename Op::Row row = {};
-    typename Op::State s = op.first();
-    Items<Op, HOLDS> items;
+// The row of a thread in a unit, folded. Every thread of the block makes one, also those without a row.
+template <bool HOLDS, class Op> struct FoldedRow {
+  int64_t index, start = 0;
+  bool mine;
+  typename Op::Row row = {};
+  typename Op::State state;
+  Items<Op, HOLDS> items;
+
+  __device__ FoldedRow(const Rows &g, const Op &op, int64_t unit)
+      : mine(row_at(g, unit, &index)), state(op.first()) {
     if (mine) {
       row = op.open(index), start = row_start(g, index);
       items.each(g, op, row, start, false,
-                 [&](int64_t, int64_t, const auto &item) { op.add(&s, item); });
+                 [&](int64_t, int64_t, const auto &item) { op.add(&state, item); });
     }
-    s = join_row(g, op, s);
-    typename Op::Done done = op.close(row, s);
-    if (mine)
-      items.each(g, op, row, start, true,
-                 [&](int64_t c, int64_t at, const auto &item) { op.put(row, c, at, item, done); });
+    state = join_row(g, op, state);
+  }
+  // Visits this thread's items again.
+  template <class Visit> __device__ void each(const Rows &g, const Op &op, Visit visit) {
+    if (mine) items.each(g, op, row, start, true, visit);
+  }
+};
+
+template <bool HOLDS, class Op> __global__ void map_rows(Rows g, Op op) {
+  for (int64_t unit = blockIdx.x; unit < g.units; unit += gridDim.x) {
+    FoldedRow<HOLDS, Op> r(g, op, unit);
+    typename Op::Done done = op.close(r.row, r.state);
+    r.each(g, op,
+           [&](int64_t c, int64_t at, const auto &item) { op.put(r.row, c, at, item, done); });
   }
 }
 

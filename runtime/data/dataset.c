@@ -202,7 +202,8 @@ dlua_status dlua_dataset_picture(const dlua_dataset *dataset, int64_t i, dlua_de
 typedef struct gathering {
   const dlua_dataset *dataset;
   const dlua_tensor *x;
-  atomic_bool failed; // a picture differs in size or cannot be read
+  atomic_bool failed;  // a picture differs in size or cannot be read
+  atomic_bool starved; // or there was no memory to read it
 } gathering;
 
 static void gather_slice(void *context, int64_t from, int64_t to) {
@@ -213,6 +214,10 @@ static void gather_slice(void *context, int64_t from, int64_t to) {
   for (int64_t i = from; i < to && !atomic_load_explicit(&g->failed, memory_order_relaxed); i++) {
     dlua_picture p;
     dlua_status status = dlua_dataset_picture(g->dataset, i, &decoder, &p);
+    if (status == DLUA_NO_MEMORY) {
+      atomic_store(&g->starved, true);
+      break;
+    }
     if (status != DLUA_OK || p.c != size[0] || p.h != size[1] || p.w != size[2])
       atomic_store(&g->failed, true);
     else
@@ -240,12 +245,15 @@ dlua_status dlua_dataset_pictures(const dlua_dataset *dataset, size_t most, dlua
   DLUA_TRY(dlua_tensor_new(&all, DLUA_U8, 4, size, dlua_cpu()));
   g.x = all;
   dlua_parallel(dataset->count, 1e4, gather_slice, &g);
-  if (g.failed) {
-    dlua_tensor_release(all);
-  } else {
-    *x = all;
+  if (g.starved && !g.failed) { // threads of the team collect no garbage; this one does
+    g.starved = false;
+    gather_slice(&g, 0, dataset->count);
   }
-  return DLUA_OK;
+  if (g.starved || g.failed)
+    dlua_tensor_release(all);
+  else
+    *x = all;
+  return g.starved && !g.failed ? DLUA_NO_MEMORY : DLUA_OK;
 }
 
 dlua_status dlua_dataset_rows(const dlua_dataset *dataset, int field, dlua_tensor **x) {
@@ -324,6 +332,10 @@ static void sum_slice(void *context, int64_t from, int64_t to) {
 dlua_status dlua_dataset_statistics(const dlua_dataset *dataset, double *mean, double *std) {
   sums all = {.dataset = dataset, .lock = PTHREAD_MUTEX_INITIALIZER};
   dlua_parallel(dataset->count, 1e4, sum_slice, &all);
+  if (all.status == DLUA_NO_MEMORY) { // as above
+    all = (sums){.dataset = dataset, .lock = PTHREAD_MUTEX_INITIALIZER};
+    sum_slice(&all, 0, dataset->count);
+  }
   if (all.status != DLUA_OK) return dlua_fail(all.status, "%s", all.message);
   for (int c = 0; c < dataset->source->channels; c++) {
     double n = all.pixels > 0 ? (double)all.pixels : 1, m = (double)all.sum[c] / n;

@@ -27,21 +27,21 @@ static dlua_status weight_shape(dlua_args *a) {
   return DLUA_OK;
 }
 
-// A part of the call: op of x and y into result k.
-static dlua_args part(const dlua_args *a, const dlua_op *op, const dlua_tensor *x, dlua_tensor *y,
-                      int k) {
-  dlua_args call = *a;
-  call.op = op, call.nin = y ? 2 : 1, call.nout = 1, call.out[0] = a->out[k];
-  call.in = call.slots, call.in[0] = (dlua_tensor *)x, call.in[1] = y;
-  return call;
+// Makes a part of the call: op of x and y into result k. It points into itself, and stays where it is.
+static void part(dlua_args *call, const dlua_args *a, const dlua_op *op, const dlua_tensor *x,
+                 dlua_tensor *y, int k) {
+  *call = *a;
+  call->op = op, call->nin = y ? 2 : 1, call->nout = 1, call->out[0] = a->out[k];
+  call->in = call->slots, call->in[0] = (dlua_tensor *)x, call->in[1] = y;
 }
 
 static dlua_status weight_cpu(const dlua_args *a) {
   dlua_tensor turned = *a->in[0];
   turned.size[0] = a->in[0]->size[1], turned.size[1] = a->in[0]->size[0];
   turned.stride[0] = a->in[0]->stride[1], turned.stride[1] = a->in[0]->stride[0];
-  dlua_args product = part(a, &dlua_op_matmul, &turned, a->in[1], 0);
-  dlua_args sum = part(a, &dlua_op_sum, a->in[0], NULL, 1);
+  dlua_args product, sum;
+  part(&product, a, &dlua_op_matmul, &turned, a->in[1], 0);
+  part(&sum, a, &dlua_op_sum, a->in[0], NULL, 1);
   sum.num[0] = (dlua_value){.set = true, .n = 1};
   DLUA_TRY(product.op->cpu(&product));
   return sum.op->cpu(&sum);
@@ -69,9 +69,10 @@ static dlua_status input_shape(dlua_args *a) {
 }
 
 static dlua_status input_cpu(const dlua_args *a, const dlua_op *slope) {
-  dlua_args product = part(a, &dlua_op_matmul, a->in[0], a->in[1], 0);
+  dlua_args product, last;
+  part(&product, a, &dlua_op_matmul, a->in[0], a->in[1], 0);
   DLUA_TRY(product.op->cpu(&product));
-  dlua_args last = part(a, slope, a->out[0], a->in[2], 0);
+  part(&last, a, slope, a->out[0], a->in[2], 0);
   return slope->cpu(&last);
 }
 

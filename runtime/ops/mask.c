@@ -187,9 +187,10 @@ static dlua_status masked_scatter_shape(dlua_args *a) {
   return dlua_shape_same(a);
 }
 
-static dlua_status check_enough(const dlua_tensor *x, const dlua_tensor *mask, int64_t have) {
+static dlua_status check_source(const dlua_tensor *x, const dlua_tensor *mask, int64_t have,
+                                bool exact) {
   int64_t own = dlua_numel(mask), count = own ? count_true(mask) * (dlua_numel(x) / own) : 0;
-  if (count <= have) return DLUA_OK;
+  if (exact ? count == have : count <= have) return DLUA_OK;
   return dlua_fail(
       DLUA_BAD_ARGUMENT,
       "masked_scatter: mask is true at %lld positions but source has %lld elements (x %s, "
@@ -201,7 +202,7 @@ static dlua_status masked_scatter_cpu(const dlua_args *a) {
   const dlua_tensor *y = a->out[0];
   dlua_tensor *mask = a->in[1], *source = NULL;
   size_t width = dlua_dtype_size((dlua_dtype)y->dtype);
-  DLUA_TRY(check_enough(y, mask, dlua_numel(a->in[2])));
+  DLUA_TRY(check_source(y, mask, dlua_numel(a->in[2]), a->num[0].i));
   DLUA_TRY(dlua_source_of(a, 2, &source));
   dlua_start_from(a);
   dlua_walk w, from;
@@ -239,9 +240,9 @@ static void masked_scatter_back(dlua_back *b) {
 
 const dlua_op dlua_op_masked_scatter = {
     .name = "masked_scatter",
-    .sig = "x:T, mask:B, source:T -> y",
+    .sig = "x:T, mask:B, source:T, exact:b=false -> y",
     .doc = "x with the elements where mask is true replaced by those of source, both in row-major "
-           "order.",
+           "order. What source has beyond them is left over; with exact it is an error.",
     .dtype = DLUA_KEEP,
     .flags = DLUA_INPLACE | DLUA_HALF,
     .shape = masked_scatter_shape,

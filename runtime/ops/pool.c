@@ -91,12 +91,17 @@ void dlua_pool_spec(dlua_args *a, int k, const dlua_pool_plane *p) {
   dlua_spec_shape(a, k, 4, (int64_t[]){size[0], size[1], p->oh, p->ow});
 }
 
-// Places are i32.
-static dlua_status check_places(const dlua_args *a, const dlua_pool_plane *p) {
-  if (p->h == 0 || p->w <= INT32_MAX / p->h) return DLUA_OK;
+// Places are i32, and so are kernels' numbers of results in a plane.
+static dlua_status check_count(const dlua_args *a, int64_t h, int64_t w) {
+  if (h == 0 || w <= INT32_MAX / h) return DLUA_OK;
   return dlua_shape_error(
-      a, "a plane of %lldx%lld has more elements than the %d that can be told apart",
-      (long long)p->h, (long long)p->w, INT32_MAX);
+      a, "a plane of %lldx%lld has more elements than the %d that can be told apart", (long long)h,
+      (long long)w, INT32_MAX);
+}
+
+static dlua_status check_places(const dlua_args *a, const dlua_pool_plane *p) {
+  DLUA_TRY(check_count(a, p->h, p->w));
+  return check_count(a, p->oh, p->ow);
 }
 
 static dlua_status max_pool2d_shape(dlua_args *a) {
@@ -267,6 +272,8 @@ static dlua_status max_pool2d_grad_shape(dlua_args *a) {
   if (g->ndim != 4 || size->n != 4 || g->size[0] != size->v[0] || g->size[1] != size->v[1])
     return dlua_shape_error(a, "g is no gradient of a pooled %s",
                             dlua_sizes_text(size->n, size->v));
+  DLUA_TRY(check_count(a, size->v[2], size->v[3]));
+  DLUA_TRY(check_count(a, g->size[2], g->size[3]));
   dlua_spec_shape(a, 0, a->num[0].n, a->num[0].v);
   a->spec[0].dtype = (dlua_dtype)a->in[0]->dtype;
   a->spec[0].layout = (dlua_layout)a->in[1]->storage->layout;
@@ -335,16 +342,19 @@ static dlua_status max_pool2d_grad_fast(const dlua_args *a) {
   return DLUA_OK;
 }
 
-// The gradient by g: what lies at the places, gathered from the planes laid out in a row.
+// The gradient by g: what lies at the places, gathered from the planes laid out in a row. Before each
+// stands a zero, which the place 0 of a window without an element means.
 static void max_pool2d_grad_back(dlua_back *b) {
   dlua_scope *s = b->s;
-  dlua_tensor *where = dlua_saved(b, "indices");
+  dlua_tensor *where = dlua_saved(b, "indices"), *g = b->g[0];
   if (!where) return;
-  int64_t n = where->size[0], c = where->size[1];
-  dlua_tensor *flat =
-      dlua_call(s, &dlua_op_reshape, dlua_t(b->g[0]), dlua_list(3, (int64_t[]){n, c, -1}));
-  dlua_tensor *places =
-      dlua_call(s, &dlua_op_reshape, dlua_t(where), dlua_list(3, (int64_t[]){n, c, -1}));
+  int64_t in[3] = {g->size[0], g->size[1], g->size[2] * g->size[3]};
+  int64_t out[3] = {in[0], in[1], where->size[2] * where->size[3]};
+  dlua_tensor *flat = dlua_call(s, &dlua_op_reshape, dlua_t(g), dlua_list(3, in));
+  flat = dlua_call(s, &dlua_op_pad, dlua_t(flat), dlua_list(2, (int64_t[]){1, 0}));
+  dlua_tensor *places = dlua_call(s, &dlua_op_cast, dlua_t(where), dlua_i(DLUA_I64));
+  places = dlua_call(s, &dlua_op_reshape, dlua_t(places), dlua_list(3, out));
+  places = dlua_add(s, places, dlua_num(s, 1)); // in 64 bits: the last place may be the last i32
   dlua_tensor *picked = dlua_call(s, &dlua_op_gather, dlua_t(flat), dlua_t(places), dlua_i(2));
   dlua_give(b, 0, dlua_call(s, &dlua_op_reshape, dlua_t(picked), dlua_list(4, where->size)));
 }

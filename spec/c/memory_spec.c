@@ -163,7 +163,7 @@ SPEC(memory_is_reclaimed_once_on_the_thread_that_said_how) {
   CHECK(reclaimed == 2);
   dlua_set_reclaim(NULL);
   fail_to_allocate(NULL);
-  CHECK(reclaimed == 2 && !dlua_reclaim());
+  CHECK(reclaimed == 2 && !dlua_reclaim(dlua_cpu()));
 }
 
 SPEC(absurd_sizes_are_errors) {

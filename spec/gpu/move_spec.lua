@@ -235,6 +235,24 @@ describe("masks", function()
     local mask = values({3, 4}, "bool")
     fails_alike(function(on) return ops.masked_scatter(on(values {3, 4}), on(mask), on(values {2})) end)
   end)
+  it("say when an assignment has too few values or too many", function()
+    local mask = values({3, 4}, "bool")
+    local count = mask:sum():item()
+    for _, n in ipairs {2, count - 1, count + 1, 40} do
+      fails_alike(function(on) return ops.masked_scatter(on(values {3, 4}), on(mask), on(values {n}), true) end)
+      local x = values({3, 4}):to "cuda"
+      local ok, message = pcall(function()
+        x[mask:to "cuda"] = values({n}):to "cuda"
+        dlua.cuda.synchronize()
+      end)
+      assert.is_false(ok)
+      assert.matches(("mask is true at %d positions but source has %d elements"):format(count, n), message)
+      assert.matches("move_spec.lua:%d+$", message)
+    end
+    local x = values({3, 4}):to "cuda"
+    x[mask:to "cuda"] = values({count}):to "cuda"
+    dlua.cuda.synchronize()
+  end)
 end)
 
 describe("sorting", function()
