@@ -190,18 +190,19 @@ static dlua_status convert_dtypes(dlua_frame *f) {
 
 // ---------------------------------------------------------------- layouts
 
-// All blocked inputs of an elementwise call alike: memory order does not matter to it. Its results
-// must be f32, for no other type has blocks, and cast chooses its type later.
-static bool layouts_agree(const dlua_frame *f) {
+// One of the inputs of an elementwise call that are blocked alike, so that memory order does not
+// matter to it, or NULL. Its results must be f32, for no other type has blocks, and cast chooses its
+// type later.
+static const dlua_tensor *blocked_model(const dlua_frame *f) {
   const dlua_tensor *first = NULL;
-  if (f->a->spec[0].dtype != DLUA_F32 || f->a->op->dtype == DLUA_ANY_DTYPE) return false;
+  if (f->a->spec[0].dtype != DLUA_F32 || f->a->op->dtype == DLUA_ANY_DTYPE) return NULL;
   for (int k = 0; k < f->a->nin; k++) {
     const dlua_tensor *x = f->in[k];
     if (!x || x->number) continue;
     if (!first) first = x;
-    if (x->storage->layout != first->storage->layout || !dlua_same_shape(x, first)) return false;
+    if (x->storage->layout != first->storage->layout || !dlua_same_shape(x, first)) return NULL;
   }
-  return true;
+  return first;
 }
 
 static dlua_status convert_layouts(dlua_frame *f) {
@@ -210,9 +211,9 @@ static dlua_status convert_layouts(dlua_frame *f) {
   for (int k = 0; k < a->nin; k++) blocked |= f->in[k] && f->in[k]->storage->layout != DLUA_STRIDED;
   if (!blocked) return DLUA_OK;
   bool taken = (a->op->flags & DLUA_LAYOUTS) && !dlua_reference_mode();
-  if ((a->op->flags & DLUA_ELEMENTWISE) && layouts_agree(f)) {
-    for (int k = 0; k < DLUA_MAX_OUT; k++)
-      a->spec[k].layout = (dlua_layout)f->in[0]->storage->layout;
+  const dlua_tensor *model = a->op->flags & DLUA_ELEMENTWISE ? blocked_model(f) : NULL;
+  if (model) {
+    for (int k = 0; k < DLUA_MAX_OUT; k++) a->spec[k].layout = (dlua_layout)model->storage->layout;
     return DLUA_OK;
   }
   for (int k = 0; k < a->nin; k++) {

@@ -25,6 +25,12 @@ describe("a blocked activation", function()
     assert.is_true(x:allclose(plain))
   end)
 
+  it("is taken from a number", function()
+    local x = activation()
+    local y = 1 - x
+    assert.close(1 - dlua.tensor(x:totable()), y)
+  end)
+
   it("travels to another device and back", function()
     local x = activation()
     assert.equal(0, (x:to("mock"):to("cpu") - x):abs():max():item())
