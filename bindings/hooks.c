@@ -86,6 +86,19 @@ static int waits(lua_State *L) {
   return 1;
 }
 
+// layout(x): how x's elements lie, "strided", "nchw8c", "nchw16c" or "nhwc".
+static int layout(lua_State *L) {
+  static const char *const names[] = {"strided", "nchw8c", "nchw16c", "nhwc"};
+  lua_pushstring(L, names[dlua_bind_tensor(L, 1, "layout")->storage->layout]);
+  return 1;
+}
+
+// reorders(): how often a whole tensor has been brought to another layout so far.
+static int reorders(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)dlua_reorders());
+  return 1;
+}
+
 // reference([on]): whether only plain kernels run, before setting it.
 static int reference(lua_State *L) {
   lua_pushboolean(L, dlua_reference_mode());
@@ -101,6 +114,8 @@ void dlua_bind_hooks(lua_State *L) {
                                        {"collect_always", collect_always},
                                        {"fault", fault},
                                        {"waits", waits},
+                                       {"layout", layout},
+                                       {"reorders", reorders},
                                        {"reference", reference},
                                        {NULL, NULL}};
   luaL_newlib(L, functions);

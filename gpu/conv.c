@@ -1,11 +1,11 @@
 // conv.c - conv2d and its gradients through cuDNN.
 //
 // f32 goes to the library row-major, as tensors lie. 16-bit floats go channels-last, which is what the
-// tensor cores read: a tensor that does not lie so is turned into scratch memory, and a result back
-// from it, with the bias added on the way. f32's bias is a pass of its own, since the library has fused
-// kernels for TF32 only. f64, tensors without elements, and whatever the library has no engine for are
-// summed directly (kernels/conv.cu). Plans are kept by all they depend on; they are the heuristic's
-// first, or with dlua.autotune the fastest of its suggestions.
+// tensor cores read and how activations are kept (DLUA_NHWC): weights, their gradients and pictures
+// that come from elsewhere are turned in scratch memory. The bias is a pass of its own. f64, tensors
+// without elements, and whatever the library has no engine for are summed directly (kernels/conv.cu).
+// Plans are kept by all they depend on; they are the heuristic's first, or with dlua.autotune the
+// fastest of its suggestions.
 #include "conv.h"
 
 #include <string.h>
@@ -34,7 +34,7 @@ typedef struct convolution {
 static dlua_conv_tensor view_of(const dlua_tensor *x) {
   dlua_conv_tensor t = {.data = dlua_data(x)};
   memcpy(t.size, x->size, sizeof t.size);
-  memcpy(t.stride, x->stride, sizeof t.stride);
+  dlua_strides(x, t.stride);
   return t;
 }
 
@@ -145,51 +145,39 @@ static dlua_status run_library(const convolution *c, void *const data[DLUA_CONV_
 
 // ---------------------------------------------------------------- layouts
 
+dlua_kernel dlua_gpu_clone;
+
 // Whether x's elements lie in this order of dimensions without gaps.
 static bool lies(const dlua_tensor *x, const int order[4]) {
-  int64_t step = 1;
+  int64_t step = 1, stride[4];
+  dlua_strides(x, stride);
   for (int k = 3; k >= 0; k--) {
     int d = order[k];
-    if (x->size[d] != 1 && x->stride[d] != step) return false;
+    if (x->size[d] != 1 && stride[d] != step) return false;
     step *= x->size[d];
   }
   return true;
 }
 
-static dlua_status turn_in(const dlua_args *a, const dlua_tensor *x, dlua_packed *packed) {
-  if (!lies(x, row_major)) return dlua_packed_copy(a, x, channels_last, packed);
-  DLUA_TRY(dlua_packed_new(a, x, channels_last, packed));
-  dlua_status status = dlua_gpu_turn(a, x, dlua_data(x), packed->storage.data, x->size[0],
-                                     x->size[1], x->size[2] * x->size[3], NULL);
-  if (status != DLUA_OK) dlua_packed_release(a, packed);
-  return status;
-}
-
 // Where the library finds or leaves the elements of a tensor: in place, or in a copy.
 static dlua_status place(const convolution *c, int which, dlua_packed *packed, void **data) {
   const dlua_tensor *x = c->tensor[which];
-  bool last = x->dtype != DLUA_F32, result = x == c->call->out[0];
-  const int *order = last ? channels_last : row_major;
+  const int *order = x->dtype != DLUA_F32 ? channels_last : row_major;
   *data = dlua_data(x);
   if (lies(x, order)) return DLUA_OK;
-  if (result)
-    DLUA_TRY(dlua_packed_new(c->call, x, order, packed));
-  else if (last)
-    DLUA_TRY(turn_in(c->call, x, packed));
-  else
-    DLUA_TRY(dlua_packed_copy(c->call, x, order, packed));
+  DLUA_TRY(x == c->call->out[0] ? dlua_packed_new(c->call, x, order, packed)
+                                : dlua_packed_copy(c->call, x, order, packed));
   *data = packed->storage.data;
   return DLUA_OK;
 }
 
-// Moves the result out of its copy and adds the bias.
-static dlua_status finish(const convolution *c, const dlua_packed *packed) {
-  const dlua_tensor *out = c->call->out[0];
-  if (packed->bytes) {
-    return dlua_gpu_turn(c->call, out, packed->storage.data, dlua_data(out), out->size[0],
-                         out->size[2] * out->size[3], out->size[1], c->bias);
-  }
-  return c->bias ? dlua_gpu_add_bias(c->call, out, c->bias) : DLUA_OK;
+// Moves the result out of its copy.
+static dlua_status take_out(const convolution *c, dlua_packed *packed) {
+  const dlua_args *a = c->call;
+  dlua_args copy = {.op = a->op, .sig = a->sig, .nin = 1, .nout = 1, .device = a->device};
+  if (!packed->bytes) return DLUA_OK;
+  copy.in = copy.slots, copy.slots[0] = &packed->tensor, copy.out[0] = a->out[0];
+  return dlua_gpu_clone(&copy);
 }
 
 static dlua_status run_placed(const convolution *c) {
@@ -200,7 +188,8 @@ static dlua_status run_placed(const convolution *c) {
   for (int i = 0; i < DLUA_CONV_TENSORS && status == DLUA_OK; i++)
     status = place(c, i, &packed[i], &data[i]);
   if (status == DLUA_OK) status = run_library(c, data);
-  if (status == DLUA_OK) status = finish(c, &packed[result[c->direction]]);
+  if (status == DLUA_OK) status = take_out(c, &packed[result[c->direction]]);
+  if (status == DLUA_OK && c->bias) status = dlua_gpu_add_bias(c->call, c->call->out[0], c->bias);
   for (int i = 0; i < DLUA_CONV_TENSORS; i++) dlua_packed_release(c->call, &packed[i]);
   return status;
 }

@@ -28,11 +28,7 @@ dlua_status dlua_gpu_direct_forward(const dlua_args *a, const dlua_conv2d *c);
 dlua_status dlua_gpu_direct_input_grad(const dlua_args *a, const dlua_conv2d *c);
 dlua_status dlua_gpu_direct_weight_grad(const dlua_args *a, const dlua_conv2d *c);
 
-// from {n,rows,columns} to {n,columns,rows}, without gaps and of 16-bit floats; bias {columns}, or
-// NULL, is added on the way.
-dlua_status dlua_gpu_turn(const dlua_args *a, const dlua_tensor *like, const void *from, void *to,
-                          int64_t n, int64_t rows, int64_t columns, const dlua_tensor *bias);
-// y {n,c,h,w} without gaps += bias {c}.
+// y {n,c,h,w} += bias {c}; y lies row-major without gaps, or in NHWC.
 dlua_status dlua_gpu_add_bias(const dlua_args *a, const dlua_tensor *y, const dlua_tensor *bias);
 
 #ifdef __cplusplus

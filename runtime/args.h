@@ -71,8 +71,9 @@ enum {              // dlua_op.flags
   DLUA_VIEW = 1,    // the shape rule makes out[0] itself with dlua_tensor_view; no kernel
   DLUA_INPLACE = 2, // also exists as name_: the result goes into the first input
   DLUA_ELEMENTWISE =
-      4, // results have the inputs' broadcast shape; blocked layouts of equal inputs are kept
-  DLUA_LAYOUTS = 8, // its fast kernels take every blocked input; the shape rule sets spec.layout
+      4, // results have the inputs' broadcast shape; blocked layouts of equal inputs are kept, and
+         // NHWC of one that has the result's shape
+  DLUA_LAYOUTS = 8, // kernels, fast or a device's, take any layout; the shape rule sets spec.layout
   DLUA_CREATE = 16, // no tensor inputs; takes options dtype, device, requires_grad
   DLUA_HALF = 32,   // the CPU kernel takes bf16 and f16 itself; others run through f32
   DLUA_BF16_UNITS = 1024, // its fast CPU kernels take bf16 where the CPU multiplies it, or decline
@@ -96,8 +97,9 @@ struct dlua_op {
   void (*back)(dlua_back *b);
   const char *save;       // what back reads: names of inputs and results, "x y"
   const char *contiguous; // inputs that dlua_run makes contiguous first ("*": all)
+  const char *strided;    // with DLUA_LAYOUTS: inputs that come strided all the same
   const char
-      *strided;       // with DLUA_LAYOUTS: inputs whose kernels take no blocked layout all the same
+      *follow; // with DLUA_LAYOUTS: the input whose layout the first one is brought to, or NULL
   const char *writes; // inputs the kernel changes besides the results (running averages)
   dlua_autocast_rule autocast;
   const char *refuse; // dtypes the op does not take, "bool u8", or NULL

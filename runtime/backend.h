@@ -10,6 +10,10 @@
 // A device does what it is asked in order and may do it later: kernels, fills and copies on the
 // device and from the host return as soon as they are queued, and source memory on the host may be
 // reused then. to_host and synchronize wait, and report what went wrong meanwhile.
+//
+// Where conv2d takes 16-bit floats itself, it gives them in DLUA_NHWC: on such a device kernels of ops
+// with DLUA_LAYOUTS or DLUA_ELEMENTWISE, and cast between any two layouts, look at storage->layout (see
+// dlua_strides; dlua_iter does). All others meet strided tensors.
 #ifndef DLUA_BACKEND_H
 #define DLUA_BACKEND_H
 

@@ -140,16 +140,17 @@ void dlua_delete_block(void *block);
 
 // ---------------------------------------------------------------- tensors
 
-// Where the numbers lie. Blocked layouts are for 4-d f32 activations {n,c,h,w} on the CPU whose c
-// is a multiple of the block, so they hold no padding and the same bytes; every op but the few that
-// say so sees strided tensors only.
-typedef enum dlua_layout { DLUA_STRIDED, DLUA_NCHW8C, DLUA_NCHW16C } dlua_layout;
+// Where the numbers lie. The other layouts are for whole 4-d activations {n,c,h,w} and take the same
+// bytes: NCHW8C and NCHW16C on the CPU, for f32, where c is a multiple of the block; NHWC, the
+// elements in the order n,h,w,c, on devices, for every dtype. Shapes are {n,c,h,w} all the same; every
+// op but the few that say so sees strided tensors only.
+typedef enum dlua_layout { DLUA_STRIDED, DLUA_NCHW8C, DLUA_NCHW16C, DLUA_NHWC } dlua_layout;
 
 typedef struct dlua_node dlua_node; // one recorded call, see grad.h
 
 typedef struct dlua_storage {
   int refs;          // atomic
-  uint8_t layout;    // of all tensors over it: only whole row-major ones lie over a blocked one
+  uint8_t layout;    // of all tensors over it: only whole row-major ones lie over one not strided
   uint32_t version;  // bumped by every in-place write
   uint32_t rewrites; // in-place writes that were recorded; a view made before one is stale
   size_t bytes;
@@ -197,6 +198,9 @@ void dlua_tensor_release(dlua_tensor *x);        // NULL is fine
 int64_t dlua_numel(const dlua_tensor *x);
 bool dlua_is_contiguous(const dlua_tensor *x); // strided, row-major, no gaps
 bool dlua_same_shape(const dlua_tensor *x, const dlua_tensor *y);
+// How far apart x's elements lie along each dimension, in elements: x->stride, or what that is over an
+// NHWC storage. Not for blocks.
+void dlua_strides(const dlua_tensor *x, int64_t *stride);
 static inline dlua_device *dlua_device_of(const dlua_tensor *x) { return x->storage->device; }
 // First element of x: storage address + offset. Host memory only on the CPU.
 void *dlua_data(const dlua_tensor *x);
@@ -222,12 +226,14 @@ dlua_status dlua_contiguous(const dlua_tensor *x, dlua_tensor **result);
 dlua_status dlua_cast(const dlua_tensor *x, dlua_dtype dtype, dlua_tensor **result);
 dlua_status dlua_to_device(const dlua_tensor *x, dlua_device *device, dlua_tensor **result);
 // Writes src into dst element by element (shapes equal, any strides, dtypes and devices). Bumps
-// dst's version.
+// dst's version. A dst in another layout keeps it only where both lie on one device.
 dlua_status dlua_copy(dlua_tensor *dst, const dlua_tensor *src);
 dlua_status dlua_tensor_fill(dlua_tensor *x, double value);
 // Gives x the strided layout for good (a no-op for strided ones); its content, version and history
 // stay.
 dlua_status dlua_make_strided(dlua_tensor *x);
+// How often a whole tensor has been brought from one layout to another so far.
+uint64_t dlua_reorders(void);
 // Sends the element of a tensor on a device to the host, without waiting for it. dlua_receive gives it
 // as dlua_item does, or *arrived = false while it is on its way; DLUA_BAD_STATE when that is long ago.
 typedef struct dlua_ticket {

@@ -205,22 +205,76 @@ static const dlua_tensor *blocked_model(const dlua_frame *f) {
   return first;
 }
 
+static bool is_nhwc(const dlua_tensor *x) { return x && x->storage->layout == DLUA_NHWC; }
+
+// Whether x broadcasts to y's shape.
+static bool spreads_to(const dlua_tensor *x, const dlua_tensor *y) {
+  if (x->ndim > y->ndim) return false;
+  for (int d = 0; d < x->ndim; d++) {
+    int64_t size = x->size[x->ndim - 1 - d];
+    if (size != 1 && size != y->size[y->ndim - 1 - d]) return false;
+  }
+  return true;
+}
+
+// The NHWC input of an elementwise call that the result will have the shape of, or NULL. In place it
+// is the target.
+static const dlua_tensor *nhwc_model(const dlua_frame *f) {
+  const dlua_tensor *model = NULL;
+  for (int k = 0; k < (f->a->inplace ? 1 : f->a->nin); k++) {
+    if (is_nhwc(f->in[k]) && (!model || spreads_to(model, f->in[k]))) model = f->in[k];
+  }
+  for (int k = 0; k < f->a->nin && model; k++) {
+    if (f->in[k] && !spreads_to(f->in[k], model)) model = NULL;
+  }
+  return model;
+}
+
+static dlua_status bring(dlua_frame *f, int k, dlua_layout layout) {
+  dlua_tensor *y = NULL;
+  DLUA_TRY(dlua_in_layout(f->in[k], layout, &y));
+  return hold(f, k, y);
+}
+
+// An elementwise result like the model. Inputs of its shape are read as it is; those that broadcast
+// are read by their strides.
+static dlua_status follow_model(dlua_frame *f, const dlua_tensor *model) {
+  dlua_layout layout = (dlua_layout)model->storage->layout;
+  for (int k = 0; k < f->a->nin; k++) {
+    bool same = f->in[k] && dlua_same_shape(f->in[k], model);
+    if (same) DLUA_TRY(bring(f, k, layout));
+  }
+  for (int k = 0; k < DLUA_MAX_OUT; k++) f->a->spec[k].layout = layout;
+  return DLUA_OK;
+}
+
+// Brings the first input to the layout of the one that it is to follow.
+static dlua_status follow_input(dlua_frame *f) {
+  int k = 1;
+  while (strcmp(dlua_input_name(f->a, k), f->a->op->follow) != 0) k++;
+  dlua_layout layout = (dlua_layout)f->in[k]->storage->layout;
+  bool fits = dlua_same_shape(f->in[0], f->in[k]) &&
+              (dlua_layout_block(layout) == 0 || f->in[0]->dtype == DLUA_F32);
+  if (layout == DLUA_STRIDED) return dlua_make_strided(f->in[0]);
+  return fits ? bring(f, 0, layout) : dlua_make_strided(f->in[k]);
+}
+
 static dlua_status convert_layouts(dlua_frame *f) {
   dlua_args *a = f->a;
-  bool blocked = false;
-  for (int k = 0; k < a->nin; k++) blocked |= f->in[k] && f->in[k]->storage->layout != DLUA_STRIDED;
-  if (!blocked) return DLUA_OK;
+  bool other = false;
+  for (int k = 0; k < a->nin; k++) other |= f->in[k] && f->in[k]->storage->layout != DLUA_STRIDED;
+  if (!other) return DLUA_OK;
   bool taken = (a->op->flags & DLUA_LAYOUTS) && !dlua_reference_mode();
-  const dlua_tensor *model = a->op->flags & DLUA_ELEMENTWISE ? blocked_model(f) : NULL;
-  if (model) {
-    for (int k = 0; k < DLUA_MAX_OUT; k++) a->spec[k].layout = (dlua_layout)model->storage->layout;
-    return DLUA_OK;
+  if (a->op->flags & DLUA_ELEMENTWISE) {
+    const dlua_tensor *model = nhwc_model(f);
+    if (!model) model = blocked_model(f);
+    if (model) return follow_model(f, model);
   }
   for (int k = 0; k < a->nin; k++) {
     bool leave = taken && !(a->op->strided && dlua_word_in(dlua_input_name(a, k), a->op->strided));
     if (f->in[k] && !leave) DLUA_TRY(dlua_make_strided(f->in[k]));
   }
-  return DLUA_OK;
+  return taken && a->op->follow ? follow_input(f) : DLUA_OK;
 }
 
 static dlua_status make_contiguous(dlua_frame *f) {

@@ -38,6 +38,13 @@ bool dlua_is_contiguous(const dlua_tensor *x) {
   return true;
 }
 
+void dlua_strides(const dlua_tensor *x, int64_t *stride) {
+  memcpy(stride, x->stride, x->ndim * sizeof *stride);
+  if (x->storage->layout != DLUA_NHWC) return;
+  int64_t c = x->size[1], h = x->size[2], w = x->size[3];
+  stride[0] = c * h * w, stride[1] = 1, stride[2] = w * c, stride[3] = c;
+}
+
 bool dlua_same_shape(const dlua_tensor *x, const dlua_tensor *y) {
   return x->ndim == y->ndim && memcmp(x->size, y->size, x->ndim * sizeof *x->size) == 0;
 }

@@ -205,26 +205,29 @@ dlua_status dlua_copy(dlua_tensor *dst, const dlua_tensor *src) {
     return dlua_fail(DLUA_BAD_ARGUMENT, "copy: shapes %s and %s differ", dlua_shape_text(dst),
                      dlua_shape_text(src));
   }
-  DLUA_TRY(dlua_make_strided(dst));
+  bool together = dlua_device_of(dst) == dlua_device_of(src);
+  bool by_strides = together && !on_cpu(dst); // its kernel finds elements in every layout
+  if (!by_strides) DLUA_TRY(dlua_make_strided(dst));
   dst->storage->version++;
   if (dlua_numel(dst) == 0) return DLUA_OK;
   dlua_tensor *flat = NULL;
-  if (src->storage->layout != DLUA_STRIDED) {
+  if (src->storage->layout != DLUA_STRIDED && !by_strides) {
     DLUA_TRY(dlua_contiguous(src, &flat));
     src = flat;
   }
-  dlua_status status =
-      dlua_device_of(dst) == dlua_device_of(src) ? convert(dst, src) : copy_across(dst, src);
+  dlua_status status = together ? convert(dst, src) : copy_across(dst, src);
   dlua_tensor_release(flat);
   return status;
 }
 
-// A new contiguous tensor like x in the dtype and on the device, filled from x.
+// A new tensor like x in the dtype, on the device and in the layout (contiguous where that is
+// strided), filled from x.
 static dlua_status copied(const dlua_tensor *x, dlua_dtype dtype, dlua_device *device,
-                          dlua_tensor **result) {
+                          dlua_layout layout, dlua_tensor **result) {
   dlua_tensor *y = NULL;
   DLUA_TRY(dlua_tensor_new(&y, dtype, x->ndim, x->size, device));
-  bool moves = x->storage->layout == DLUA_STRIDED || device != dlua_device_of(x);
+  y->storage->layout = (uint8_t)layout;
+  bool moves = x->storage->layout == layout || device != dlua_device_of(x);
   dlua_status status = moves ? dlua_copy(y, x) : dlua_reorder(y, x);
   if (status != DLUA_OK) return dlua_tensor_release(y), status;
   y->storage->version = 0;
@@ -234,22 +237,23 @@ static dlua_status copied(const dlua_tensor *x, dlua_dtype dtype, dlua_device *d
 
 dlua_status dlua_contiguous(const dlua_tensor *x, dlua_tensor **result) {
   if (dlua_is_contiguous(x)) return *result = dlua_tensor_retain((dlua_tensor *)x), DLUA_OK;
-  return copied(x, (dlua_dtype)x->dtype, dlua_device_of(x), result);
+  return copied(x, (dlua_dtype)x->dtype, dlua_device_of(x), DLUA_STRIDED, result);
 }
 
 dlua_status dlua_cast(const dlua_tensor *x, dlua_dtype dtype, dlua_tensor **result) {
   if (x->dtype == dtype) return *result = dlua_tensor_retain((dlua_tensor *)x), DLUA_OK;
-  if (x->storage->layout == DLUA_STRIDED) return copied(x, dtype, dlua_device_of(x), result);
+  dlua_layout layout = (dlua_layout)x->storage->layout;
+  if (dlua_layout_block(layout) == 0) return copied(x, dtype, dlua_device_of(x), layout, result);
   dlua_tensor *flat = NULL;
   DLUA_TRY(dlua_contiguous(x, &flat));
-  dlua_status status = copied(flat, dtype, dlua_device_of(x), result);
+  dlua_status status = copied(flat, dtype, dlua_device_of(x), DLUA_STRIDED, result);
   dlua_tensor_release(flat);
   return status;
 }
 
 dlua_status dlua_to_device(const dlua_tensor *x, dlua_device *device, dlua_tensor **result) {
   if (dlua_device_of(x) == device) return *result = dlua_tensor_retain((dlua_tensor *)x), DLUA_OK;
-  return copied(x, (dlua_dtype)x->dtype, device, result);
+  return copied(x, (dlua_dtype)x->dtype, device, DLUA_STRIDED, result);
 }
 
 // By the device's own kernel, to which the number travels with the launch; declines without one.

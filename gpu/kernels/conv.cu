@@ -1,11 +1,11 @@
-// conv.cu - convolutions that cuDNN does not do (f64, and what it has no engine for), and what stands
-// around those that it does: 16-bit activations turned to channels-last and back, and the bias.
+// conv.cu - convolutions that cuDNN does not do (f64, and what it has no engine for), and the bias of
+// those that it does.
 //
 // The forward pass and the gradient of the input have a thread per element of the result, whose sum
 // is one window. The gradient of the weight sums over all pictures: a block per element, halving its
 // partial sums in a fixed order.
 #include "../conv.h"
-#include "kernel.h"
+#include "pointwise.h"
 
 namespace {
 
@@ -131,39 +131,20 @@ __global__ void direct_weight_grad(dlua_conv2d c, int64_t elements, int64_t tota
   }
 }
 
-// ---------------------------------------------------------------- turning
+// ---------------------------------------------------------------- bias
 
-constexpr int TILE = 32, LINES = 8; // a block of TILE x LINES threads turns TILE x TILE elements
-
-template <class T>
-__global__ void turn(const T *from, T *to, int64_t tiles, int64_t rows, int64_t columns,
-                     const T *bias, int64_t bias_step) {
-  __shared__ T tile[TILE][TILE + 1];
-  int64_t high = (rows + TILE - 1) / TILE, wide = (columns + TILE - 1) / TILE;
-  for (int64_t k = blockIdx.x; k < tiles; k += gridDim.x) {
-    int64_t base = k / (high * wide) * rows * columns, at = k % (high * wide);
-    int64_t i0 = at / wide * TILE, j0 = at % wide * TILE;
-    for (int y = threadIdx.y; y < TILE; y += LINES) {
-      int64_t i = i0 + y, j = j0 + threadIdx.x;
-      if (i < rows && j < columns) tile[y][threadIdx.x] = from[base + i * columns + j];
-    }
-    __syncthreads();
-    for (int y = threadIdx.y; y < TILE; y += LINES) {
-      int64_t i = i0 + threadIdx.x, j = j0 + y;
-      if (i >= rows || j >= columns) continue;
-      T value = tile[threadIdx.x][y];
-      if (bias) value = narrow<T>(widen(value) + widen(bias[j * bias_step]));
-      to[base + j * rows + i] = value;
-    }
-    __syncthreads();
-  }
-}
-
-template <class T>
+// W elements at once, which belong to channels next to each other in NHWC (plane 1) and else to one.
+template <int W, class T>
 __global__ void add_bias(T *y, int64_t total, int64_t plane, int64_t channels, const T *bias,
                          int64_t bias_step) {
-  for (int64_t k = first_index(); k < total; k += all_threads())
-    y[k] = narrow<T>(widen(y[k]) + widen(bias[k / plane % channels * bias_step]));
+  int64_t step = plane == 1 ? bias_step : 0;
+  for (int64_t k = first_index() * W; k < total; k += all_threads() * W) {
+    const T *b = bias + k / plane % channels * bias_step;
+    compute_t<T> v[W];
+    load_some<W>(y + k, v);
+    for (int i = 0; i < W; i++) v[i] += widen(b[i * step]);
+    store_some<W>(y + k, v);
+  }
 }
 
 } // namespace
@@ -190,25 +171,15 @@ extern "C" dlua_status dlua_gpu_direct_weight_grad(const dlua_args *a, const dlu
   });
 }
 
-extern "C" dlua_status dlua_gpu_turn(const dlua_args *a, const dlua_tensor *like, const void *from,
-                                     void *to, int64_t n, int64_t rows, int64_t columns,
-                                     const dlua_tensor *bias) {
-  int64_t tiles = n * ((rows + TILE - 1) / TILE) * ((columns + TILE - 1) / TILE);
-  unsigned blocks = (unsigned)(tiles < MOST_BLOCKS ? tiles : MOST_BLOCKS);
-  auto start = [&](auto type) {
-    using T = decltype(type);
-    return launch(a, turn<T>, blocks, dim3(TILE, LINES), (const T *)from, (T *)to, tiles, rows,
-                  columns, data<T>(bias), bias ? bias->stride[0] : 0);
-  };
-  return like->dtype == DLUA_BF16 ? start(bf16()) : start(f16());
-}
-
 extern "C" dlua_status dlua_gpu_add_bias(const dlua_args *a, const dlua_tensor *y,
                                          const dlua_tensor *bias) {
+  int64_t total = dlua_numel(y), channels = y->size[1];
+  int64_t plane = y->storage->layout == DLUA_NHWC ? 1 : y->size[2] * y->size[3];
   return with_float(y, [&](auto type) {
     using T = decltype(type);
-    int64_t total = dlua_numel(y);
-    return launch(a, add_bias<T>, blocks_for(total), THREADS, data<T>(y), total,
-                  y->size[2] * y->size[3], y->size[1], data<T>(bias), bias->stride[0]);
+    constexpr int W = Pack<T>::WIDTH;
+    bool packs = (plane == 1 ? channels : plane) % W == 0 && (uintptr_t)dlua_data(y) % 16 == 0;
+    return launch(a, packs ? add_bias<W, T> : add_bias<1, T>, blocks_for(packs ? total / W : total),
+                  THREADS, data<T>(y), total, plane, channels, data<T>(bias), bias->stride[0]);
   });
 }

@@ -170,11 +170,11 @@ __global__ void normalize_grad(Plane p, const T *g, const T *x, T *gx,
 
 Plane plane_of(const dlua_tensor *x) {
   Plane p = {x->size[1], 1, dlua_numel(x)};
-  for (int d = 2; d < x->ndim; d++) p.inner *= x->size[d];
+  for (int d = 2; d < x->ndim && x->storage->layout != DLUA_NHWC; d++) p.inner *= x->size[d];
   return p;
 }
 
-// Do steps of W elements stay within a plane, or within a row of {n,c}?
+// Do steps of W elements stay within a plane, or within a row of channels?
 template <class T> bool steps_fit(const Plane &p, const dlua_tensor *x, const dlua_tensor *y) {
   int64_t W = Elements<T>::WIDTH;
   bool aligned = (uintptr_t)dlua_data(x) % 16 == 0 && (uintptr_t)dlua_data(y) % 16 == 0;

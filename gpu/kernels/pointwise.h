@@ -93,6 +93,26 @@ template <class T, int N = 16 / sizeof(T)> struct alignas(N * sizeof(T)) Pack {
   T element[N];
 };
 
+// W elements of one type, from memory that is aligned for them and back.
+template <int W, class T> __device__ inline void load_some(const T *x, compute_t<T> (&v)[W]) {
+  if constexpr (W == 1) {
+    v[0] = widen(*x);
+  } else {
+    Pack<T> pack = *(const Pack<T> *)x;
+    for (int i = 0; i < W; i++) v[i] = widen(pack.element[i]);
+  }
+}
+
+template <int W, class T> __device__ inline void store_some(T *y, const compute_t<T> (&v)[W]) {
+  if constexpr (W == 1) {
+    *y = narrow<T>(v[0]);
+  } else {
+    Pack<T> pack;
+    for (int i = 0; i < W; i++) pack.element[i] = narrow<T>(v[i]);
+    *(Pack<T> *)y = pack;
+  }
+}
+
 template <class T, int W>
 __device__ inline void load_pack(const Operand &o, int64_t k, Pack<T, W> *pack) {
   if (o.data && o.stride[0] != 0) {

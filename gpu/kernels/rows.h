@@ -163,24 +163,4 @@ dlua_status run_map(const dlua_args *a, int64_t rows, int64_t n, int64_t inner, 
   return launch(a, holds ? map_rows<true, Op> : map_rows<false, Op>, blocks_of(g), THREADS, g, op);
 }
 
-// W elements of one type, from memory that is aligned for them and back.
-template <int W, class T> __device__ inline void load_some(const T *x, compute_t<T> (&v)[W]) {
-  if constexpr (W == 1) {
-    v[0] = widen(*x);
-  } else {
-    Pack<T> pack = *(const Pack<T> *)x;
-    for (int i = 0; i < W; i++) v[i] = widen(pack.element[i]);
-  }
-}
-
-template <int W, class T> __device__ inline void store_some(T *y, const compute_t<T> (&v)[W]) {
-  if constexpr (W == 1) {
-    *y = narrow<T>(v[0]);
-  } else {
-    Pack<T> pack;
-    for (int i = 0; i < W; i++) pack.element[i] = narrow<T>(v[i]);
-    *(Pack<T> *)y = pack;
-  }
-}
-
 #endif

@@ -1,5 +1,6 @@
 // layout.c - moving activations between strided and blocked storage: for every image and block of
-// channels, a transposition of block rows of pixels into pixels of block channels.
+// channels, a transposition of block rows of pixels into pixels of block channels. Devices move NHWC
+// with their own copy, which goes by strides.
 //
 // Refused: blocks with padding lanes (they would have to stay zero through every op), and direct
 // conversion between the two blocked layouts, which one process never mixes.
@@ -10,13 +11,21 @@
 #include "../parallel.h"
 #include "isa.h"
 
-dlua_layout dlua_layout_for(const dlua_args *a, int64_t channels) {
-  if (a->device != dlua_cpu() || a->spec[0].dtype != DLUA_F32 || dlua_reference_mode())
-    return DLUA_STRIDED;
+// A device that is asked for 16 bits computes in them itself: see takes_half in op_convert.c.
+static dlua_layout device_layout(const dlua_spec *y) {
+  bool half = y->dtype == DLUA_BF16 || y->dtype == DLUA_F16;
+  bool differs = y->size[1] > 1 && (y->size[2] > 1 || y->size[3] > 1);
+  return half && differs ? DLUA_NHWC : DLUA_STRIDED;
+}
+
+dlua_layout dlua_layout_for(const dlua_args *a) {
+  if (dlua_reference_mode()) return DLUA_STRIDED;
+  if (a->device != dlua_cpu()) return device_layout(&a->spec[0]);
+  if (a->spec[0].dtype != DLUA_F32) return DLUA_STRIDED;
   dlua_layout layout = dlua_isa() == DLUA_AVX512 ? DLUA_NCHW16C
                        : dlua_isa() == DLUA_AVX2 ? DLUA_NCHW8C
                                                  : DLUA_STRIDED;
-  int64_t block = dlua_layout_block(layout);
+  int64_t block = dlua_layout_block(layout), channels = a->spec[0].size[1];
   return block && channels > 0 && channels % block == 0 ? layout : DLUA_STRIDED;
 }
 
@@ -65,7 +74,14 @@ static void unpack(void *context, int64_t from, int64_t to) {
       unpack_row(t, place(t, k) + i * t->sh, t->blocked + (k * t->h + i) * t->w * t->block);
 }
 
+static uint64_t reorders; // atomic
+
+uint64_t dlua_reorders(void) { return __atomic_load_n(&reorders, __ATOMIC_RELAXED); }
+
 dlua_status dlua_reorder(dlua_tensor *dst, const dlua_tensor *src) {
+  if (dst->storage->layout != src->storage->layout)
+    __atomic_add_fetch(&reorders, 1, __ATOMIC_RELAXED);
+  if (dlua_device_of(dst) != dlua_cpu()) return dlua_copy(dst, src);
   if (dst->storage->layout == src->storage->layout) {
     if (dst->storage->layout == DLUA_STRIDED) return dlua_copy(dst, src);
     memcpy(dlua_f32(dst), dlua_f32(src), (size_t)dlua_numel(src) * sizeof(float));

@@ -1,21 +1,24 @@
-// layout.h - blocked activations: {n,c,h,w} kept as n, c/block, h, w, block, so that one vector
-// register holds one pixel of a block of channels. These are oneDNN's nChw8c and nChw16c.
+// layout.h - activations {n,c,h,w} that lie in another order. On the CPU f32 is kept as n, c/block, h,
+// w, block, so that one vector register holds one pixel of a block of channels: oneDNN's nChw8c and
+// nChw16c. On devices 16-bit floats, and what is made of them, are kept as n, h, w, c, which tensor
+// cores read.
 #ifndef DLUA_LAYOUT_H
 #define DLUA_LAYOUT_H
 
 #include "../op.h"
 
-// Channels per block of a layout: 8 or 16; 0 for the strided one.
+// Channels per block of a layout: 8 or 16; 0 for those without blocks.
 static inline int64_t dlua_layout_block(dlua_layout layout) {
   return layout == DLUA_NCHW16C ? 16 : layout == DLUA_NCHW8C ? 8 : 0;
 }
 
-// The layout for a result of this call with so many channels: blocked when the call runs on the CPU
-// in f32 with vector kernels and the block divides the channels, else strided. For shape rules.
-dlua_layout dlua_layout_for(const dlua_args *a, int64_t channels);
+// The layout for a convolution's result, whose shape is in spec[0]: blocked when the call runs on the
+// CPU in f32 with vector kernels and the block divides the channels, NHWC when it runs on a device in
+// 16 bits and that differs from row-major, else strided. For shape rules.
+dlua_layout dlua_layout_for(const dlua_args *a);
 
-// Writes src into dst where at most one of them is blocked, or both alike: same shape, f32, host
-// memory; the strided one may have any strides. Does not touch dst's version.
+// Writes src into dst, of the same shape, on the same device. On the CPU: f32, at most one of them
+// blocked, or both alike; the strided one may have any strides. dst's version counts for nothing.
 dlua_status dlua_reorder(dlua_tensor *dst, const dlua_tensor *src);
 
 // x in the layout, strided meaning contiguous: x itself retained where it is so already, else a

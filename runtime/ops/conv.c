@@ -264,9 +264,9 @@ static dlua_status kernel_too_large(const dlua_args *a) {
 
 // Blocks pay where both sides have whole ones; a first layer writes them from its 3 channels.
 static dlua_layout layout_of(const dlua_args *a, int64_t from, int64_t to, int64_t groups) {
-  dlua_layout layout = dlua_layout_for(a, to);
+  dlua_layout layout = dlua_layout_for(a);
   int64_t block = dlua_layout_block(layout);
-  if (block == 0) return DLUA_STRIDED;
+  if (block == 0) return layout;
   bool whole = from % block == 0 && (groups == 1 || from == groups || from / groups % block == 0);
   return whole || (from <= 4 && to >= 32) ? layout : DLUA_STRIDED;
 }

@@ -31,8 +31,8 @@ typedef void dlua_row(void *context, int64_t count, char **data, const int64_t *
 // x with the dimensions of a number of kind D running backwards: a struct over the same storage that
 // holds no reference.
 dlua_tensor dlua_flipped(const dlua_tensor *x, const dlua_value *dims);
-// Lays out the loop over operands[0] (the result) with the others broadcast to it. Host-readable
-// tensors, blocked only where all of them are of one shape and layout (or have one element).
+// Lays out the loop over operands[0] (the result) with the others broadcast to it, in any layouts but
+// blocked ones: those only where all operands are of one shape and layout (or have one element).
 void dlua_iter_begin(dlua_iter *it, int n, dlua_tensor *const *operands);
 // Calls row over all elements, on the whole team where count * cost is worth it (parallel.h).
 void dlua_iter_run(const dlua_iter *it, double cost, dlua_row *row, void *context);

@@ -33,7 +33,8 @@ static bool lay_flat(dlua_iter *it, dlua_tensor *const *operands) {
   if (!is_packed(out)) return false;
   for (int k = 0; k < it->n; k++) {
     const dlua_tensor *x = operands[k];
-    bool same = k == 0 || (dlua_same_shape(x, out) && is_packed(x));
+    bool same = k == 0 || (dlua_same_shape(x, out) && is_packed(x) &&
+                           x->storage->layout == out->storage->layout);
     if (!same && !is_single(x)) return false;
     it->stride[k][0] = same ? (int64_t)dlua_dtype_size((dlua_dtype)x->dtype) : 0;
   }
@@ -42,11 +43,12 @@ static bool lay_flat(dlua_iter *it, dlua_tensor *const *operands) {
 }
 
 static void lay_strides(dlua_iter *it, int k, const dlua_tensor *out, const dlua_tensor *x) {
-  int64_t width = (int64_t)dlua_dtype_size((dlua_dtype)x->dtype);
+  int64_t width = (int64_t)dlua_dtype_size((dlua_dtype)x->dtype), stride[DLUA_MAX_DIMS];
+  dlua_strides(x, stride);
   for (int d = 0; d < it->ndim; d++) {
     int from = x->ndim - 1 - d; // dimension 0 of the loop is the last of the shape
     bool repeated = from < 0 || (x->size[from] == 1 && out->size[out->ndim - 1 - d] != 1);
-    it->stride[k][d] = repeated ? 0 : x->stride[from] * width;
+    it->stride[k][d] = repeated ? 0 : stride[from] * width;
   }
 }
 

@@ -290,4 +290,5 @@ const dlua_op dlua_op_batch_norm_grad = {
     .cpu = batch_norm_grad_cpu,
     .fast = (dlua_kernel *const[]){dlua_batch_norm_grad_fast, dlua_batch_norm_grad_columns, NULL},
     .contiguous = "*",
+    .follow = "x",
 };

@@ -189,21 +189,16 @@ static void finish_grad_group(const job *j, int64_t group) {
 }
 
 dlua_status dlua_batch_norm_grad_fast(const dlua_args *a) {
-  dlua_tensor *g = a->in[0];
-  const dlua_tensor *x = a->in[1];
+  const dlua_tensor *g = a->in[0], *x = a->in[1];
   if (!takes(x)) return DLUA_DECLINED;
-  dlua_tensor *same = NULL; // g in x's layout
-  DLUA_TRY(dlua_in_layout(g, (dlua_layout)x->storage->layout, &same));
   job j;
-  dlua_status status = open_job(&j, a, x);
-  if (status != DLUA_OK) return dlua_tensor_release(same), status;
-  j.g = dlua_f32(same);
+  DLUA_TRY(open_job(&j, a, x));
+  j.g = dlua_f32(g);
   for (int64_t group = 0; group < j.groups; group++)
     spread_lanes(&j, group, 0, dlua_f32(a->in[3]) + group * j.block);
   dlua_parallel(j.n * j.groups, 2.0 * (double)j.length, product_units, &j);
   for (int64_t group = 0; group < j.groups; group++) finish_grad_group(&j, group);
   dlua_parallel(j.n * j.groups, 2.0 * (double)j.length, grad_units, &j);
   close_job(&j);
-  dlua_tensor_release(same);
   return DLUA_OK;
 }

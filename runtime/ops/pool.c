@@ -120,7 +120,11 @@ static dlua_status adaptive_max_pool2d_shape(dlua_args *a) {
   dlua_pool_plane p;
   DLUA_TRY(dlua_pool_adaptive(a, &p));
   DLUA_TRY(check_places(a, &p));
-  for (int k = 0; k < 2; k++) dlua_pool_spec(a, k, &p);
+  for (int k = 0; k < 2; k++) {
+    dlua_pool_spec(a, k, &p);
+    if (a->device != dlua_cpu()) // whose kernels know no blocks
+      a->spec[k].layout = (dlua_layout)a->in[0]->storage->layout;
+  }
   a->spec[1].dtype = DLUA_I32;
   return DLUA_OK;
 }
@@ -170,7 +174,7 @@ static dlua_status max_pool2d_cpu(const dlua_args *a) {
   return DLUA_OK;
 }
 
-static dlua_status adaptive_max_pool2d_cpu(const dlua_args *a) {
+static dlua_status adaptive_max_pool2d_plain(const dlua_args *a) {
   dlua_pool_plane p;
   DLUA_TRY(dlua_pool_adaptive(a, &p));
   int64_t planes = a->in[0]->size[0] * a->in[0]->size[1], at = 0;
@@ -186,6 +190,10 @@ static dlua_status adaptive_max_pool2d_cpu(const dlua_args *a) {
     }
   }
   return DLUA_OK;
+}
+
+static dlua_status adaptive_max_pool2d_cpu(const dlua_args *a) {
+  return dlua_run_strided(a, adaptive_max_pool2d_plain);
 }
 
 // ---------------------------------------------------------------- fast kernels
@@ -249,13 +257,17 @@ static void adaptive_planes(void *context, int64_t from, int64_t to) {
   }
 }
 
-static dlua_status adaptive_max_pool2d_fast(const dlua_args *a) {
-  if (a->in[0]->dtype != DLUA_F32) return DLUA_DECLINED;
+static dlua_status adaptive_max_pool2d_strided(const dlua_args *a) {
   job j = {.a = a};
   DLUA_TRY(dlua_pool_adaptive(a, &j.p));
   int64_t planes = a->in[0]->size[0] * a->in[0]->size[1];
   dlua_parallel(planes, (double)(j.p.h * j.p.w), adaptive_planes, &j);
   return DLUA_OK;
+}
+
+static dlua_status adaptive_max_pool2d_fast(const dlua_args *a) {
+  if (a->in[0]->dtype != DLUA_F32) return DLUA_DECLINED;
+  return dlua_run_strided(a, adaptive_max_pool2d_strided);
 }
 
 // ---------------------------------------------------------------- gradient
@@ -319,27 +331,19 @@ static void scatter_planes(void *context, int64_t from, int64_t to) {
   }
 }
 
-static void run_scatter(const dlua_args *a, const dlua_tensor *g, int64_t block) {
-  const dlua_tensor *gx = a->out[0];
+static dlua_status run_scatter(const dlua_args *a, int64_t block) {
+  const dlua_tensor *g = a->in[0], *gx = a->out[0];
   scatter s = {.g = g, .where = a->in[1], .gx = gx, .block = block};
   s.in = gx->size[2] * gx->size[3] * block, s.out = g->size[2] * g->size[3] * block;
   dlua_parallel(gx->size[0] * gx->size[1] / block, (double)(s.in + 2 * s.out), scatter_planes, &s);
-}
-
-static dlua_status max_pool2d_grad_cpu(const dlua_args *a) {
-  run_scatter(a, a->in[0], 1);
   return DLUA_OK;
 }
 
-// Blocked: g is brought to the layout of the places.
+static dlua_status max_pool2d_grad_cpu(const dlua_args *a) { return run_scatter(a, 1); }
+
 static dlua_status max_pool2d_grad_fast(const dlua_args *a) {
   dlua_layout layout = (dlua_layout)a->in[1]->storage->layout;
-  if (layout == DLUA_STRIDED && a->in[0]->storage->layout == DLUA_STRIDED) return DLUA_DECLINED;
-  dlua_tensor *g = NULL;
-  DLUA_TRY(dlua_in_layout(a->in[0], layout, &g));
-  run_scatter(a, g, layout == DLUA_STRIDED ? 1 : dlua_layout_block(layout));
-  dlua_tensor_release(g);
-  return DLUA_OK;
+  return layout == DLUA_STRIDED ? DLUA_DECLINED : run_scatter(a, dlua_layout_block(layout));
 }
 
 // The gradient by g: what lies at the places, gathered from the planes laid out in a row. Before each
@@ -392,6 +396,7 @@ const dlua_op dlua_op_adaptive_max_pool2d = {
            "rows goes from "
            "floor(i n / o) to ceil((i + 1) n / o).",
     .dtype = DLUA_SAME_FLOAT,
+    .flags = DLUA_LAYOUTS,
     .shape = adaptive_max_pool2d_shape,
     .cpu = adaptive_max_pool2d_cpu,
     .fast = (dlua_kernel *const[]){adaptive_max_pool2d_fast, NULL},
@@ -413,4 +418,5 @@ const dlua_op dlua_op_max_pool2d_grad = {
     .back = max_pool2d_grad_back,
     .save = "indices",
     .contiguous = "*",
+    .follow = "indices",
 };

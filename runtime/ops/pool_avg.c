@@ -194,6 +194,8 @@ static dlua_status grad_shape(dlua_args *a) {
     return dlua_shape_error(a, "g and size must have 4 dimensions");
   dlua_spec_shape(a, 0, 4, a->num[0].v);
   a->spec[0].layout = (dlua_layout)a->in[0]->storage->layout;
+  bool pixel = a->in[0]->size[2] == 1 && a->in[0]->size[3] == 1;
+  if (pixel && a->device != dlua_cpu()) a->spec[0].layout = dlua_layout_for(a); // see spec_like_x
   return DLUA_OK;
 }
 

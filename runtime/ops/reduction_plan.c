@@ -12,14 +12,16 @@ static void add_dim(int *n, int64_t *sizes, int64_t *strides, int64_t size, int6
 }
 
 void dlua_reduction_plan(dlua_reduction *r, const dlua_tensor *x, unsigned dims) {
+  int64_t stride[DLUA_MAX_DIMS];
+  dlua_strides(x, stride);
   *r = (dlua_reduction){.outputs = 1, .count = 1};
   for (int k = 0; k < x->ndim; k++) {
     if (dims >> k & 1) {
       r->count *= x->size[k];
-      add_dim(&r->nreduced, r->reduced, r->reduced_stride, x->size[k], x->stride[k]);
+      add_dim(&r->nreduced, r->reduced, r->reduced_stride, x->size[k], stride[k]);
     } else {
       r->outputs *= x->size[k];
-      add_dim(&r->nkept, r->kept, r->kept_stride, x->size[k], x->stride[k]);
+      add_dim(&r->nkept, r->kept, r->kept_stride, x->size[k], stride[k]);
     }
   }
 }
