@@ -2,10 +2,11 @@
 //
 // f32 goes to the library row-major, as tensors lie. 16-bit floats go channels-last, which is what the
 // tensor cores read and how activations are kept (DLUA_NHWC): weights, their gradients and pictures
-// that come from elsewhere are turned in scratch memory. The bias is a pass of its own. f64, tensors
-// without elements, and whatever the library has no engine for are summed directly (kernels/conv.cu).
-// Plans are kept by all they depend on; they are the heuristic's first, or with dlua.autotune the
-// fastest of its suggestions.
+// that come from elsewhere are turned in scratch memory. The bias of 16 bits is a part of the library's
+// graph, or where it has no engine for that, as of f32, for which it has them in TF32 only, a pass of
+// its own. f64, tensors without elements, and whatever the library has no engine for are summed directly
+// (kernels/conv.cu). Plans are kept by all they depend on; they are the heuristic's first, or with
+// dlua.autotune the fastest of its suggestions.
 #include "conv.h"
 
 #include <string.h>
@@ -61,14 +62,16 @@ static void drop_plan(void *plan) { dlua_graph_drop(plan); }
 static dlua_plans plans = {
     .key_size = sizeof(dlua_graph_case), .plan_size = sizeof(dlua_graph_plan), .drop = drop_plan};
 
-static dlua_graph_case case_of(const convolution *c, void *const data[DLUA_CONV_TENSORS]) {
+static dlua_graph_case case_of(const convolution *c, void *const data[DLUA_CONV_OPERANDS]) {
   dlua_graph_case k;
   memset(&k, 0, sizeof k);
-  for (int i = 0; i < DLUA_CONV_TENSORS; i++) {
-    uint32_t alignment = dlua_alignment(data[i]);
+  for (int i = 0; i < DLUA_CONV_TENSORS; i++)
     memcpy(k.size[i], c->tensor[i]->size, sizeof k.size[i]);
+  for (int i = 0; i < DLUA_CONV_OPERANDS && data[i]; i++) {
+    uint32_t alignment = dlua_alignment(data[i]);
     k.alignment[i] = alignment < 16 ? alignment : 16;
   }
+  k.bias = data[DLUA_CONV_BIAS] != NULL;
   memcpy(k.stride, c->num[STRIDE].v, sizeof k.stride);
   memcpy(k.padding, c->num[PADDING].v, sizeof k.padding);
   memcpy(k.dilation, c->num[DILATION].v, sizeof k.dilation);
@@ -80,7 +83,7 @@ static dlua_graph_case case_of(const convolution *c, void *const data[DLUA_CONV_
 }
 
 static dlua_status run_plan(const convolution *c, const dlua_graph_plan *plan,
-                            void *const data[DLUA_CONV_TENSORS]) {
+                            void *const data[DLUA_CONV_OPERANDS]) {
   void *workspace = NULL;
   dlua_device *device = c->call->device;
   if (plan->workspace) DLUA_TRY(dlua_alloc(device, plan->workspace, &workspace));
@@ -102,7 +105,7 @@ static dlua_status run_candidate(void *context, int candidate) {
 
 // The plan for a case, an empty one where the library has none.
 static dlua_status make_plan(const convolution *c, const dlua_graph_case *k,
-                             void *const data[DLUA_CONV_TENSORS], dlua_graph_plan *made) {
+                             void *const data[DLUA_CONV_OPERANDS], dlua_graph_plan *made) {
   dlua_graph_plan found[CANDIDATES];
   int count, fastest = 0;
   *made = (dlua_graph_plan){0};
@@ -121,7 +124,7 @@ static dlua_status make_plan(const convolution *c, const dlua_graph_case *k,
 }
 
 static dlua_status find_plan(const convolution *c, const dlua_graph_case *k,
-                             void *const data[DLUA_CONV_TENSORS], dlua_graph_plan **found) {
+                             void *const data[DLUA_CONV_OPERANDS], dlua_graph_plan **found) {
   dlua_graph_plan made;
   *found = dlua_plans_find(&plans, k);
   if (*found) return DLUA_OK;
@@ -130,7 +133,7 @@ static dlua_status find_plan(const convolution *c, const dlua_graph_case *k,
 }
 
 // DLUA_DECLINED where the library has no engine; short of memory, one without workspace is looked for.
-static dlua_status run_library(const convolution *c, void *const data[DLUA_CONV_TENSORS]) {
+static dlua_status run_library(const convolution *c, void *const data[DLUA_CONV_OPERANDS]) {
   dlua_graph_plan *plan;
   dlua_graph_case k = case_of(c, data);
   dlua_status status = DLUA_NO_MEMORY;
@@ -171,6 +174,17 @@ static dlua_status place(const convolution *c, int which, dlua_packed *packed, v
   return DLUA_OK;
 }
 
+// The bias where the library adds it, else NULL.
+static dlua_status place_bias(const convolution *c, dlua_packed *packed, void **data) {
+  *data = NULL;
+  if (!c->bias || c->bias->dtype == DLUA_F32) return DLUA_OK;
+  *data = dlua_data(c->bias);
+  if (dlua_is_contiguous(c->bias)) return DLUA_OK;
+  DLUA_TRY(dlua_packed_copy(c->call, c->bias, NULL, packed));
+  *data = packed->storage.data;
+  return DLUA_OK;
+}
+
 // Moves the result out of its copy.
 static dlua_status take_out(const convolution *c, dlua_packed *packed) {
   const dlua_args *a = c->call;
@@ -180,17 +194,29 @@ static dlua_status take_out(const convolution *c, dlua_packed *packed) {
   return dlua_gpu_clone(&copy);
 }
 
+// With the bias in the graph if the library has an engine for that, else with a pass for it.
+static dlua_status run_operands(const convolution *c, dlua_packed *result,
+                                void *data[DLUA_CONV_OPERANDS]) {
+  dlua_status status = run_library(c, data);
+  if (status == DLUA_DECLINED && data[DLUA_CONV_BIAS]) {
+    data[DLUA_CONV_BIAS] = NULL;
+    status = run_library(c, data);
+  }
+  if (status == DLUA_OK) status = take_out(c, result);
+  bool missing = c->bias && !data[DLUA_CONV_BIAS];
+  if (status != DLUA_OK || !missing) return status;
+  return dlua_gpu_add_bias(c->call, c->call->out[0], c->bias);
+}
+
 static dlua_status run_placed(const convolution *c) {
   static const int result[] = {DLUA_CONV_Y, DLUA_CONV_X, DLUA_CONV_W}; // by direction
-  dlua_packed packed[DLUA_CONV_TENSORS] = {0};
-  void *data[DLUA_CONV_TENSORS];
-  dlua_status status = DLUA_OK;
+  dlua_packed packed[DLUA_CONV_OPERANDS] = {0};
+  void *data[DLUA_CONV_OPERANDS];
+  dlua_status status = place_bias(c, &packed[DLUA_CONV_BIAS], &data[DLUA_CONV_BIAS]);
   for (int i = 0; i < DLUA_CONV_TENSORS && status == DLUA_OK; i++)
     status = place(c, i, &packed[i], &data[i]);
-  if (status == DLUA_OK) status = run_library(c, data);
-  if (status == DLUA_OK) status = take_out(c, &packed[result[c->direction]]);
-  if (status == DLUA_OK && c->bias) status = dlua_gpu_add_bias(c->call, c->call->out[0], c->bias);
-  for (int i = 0; i < DLUA_CONV_TENSORS; i++) dlua_packed_release(c->call, &packed[i]);
+  if (status == DLUA_OK) status = run_operands(c, &packed[result[c->direction]], data);
+  for (int i = 0; i < DLUA_CONV_OPERANDS; i++) dlua_packed_release(c->call, &packed[i]);
   return status;
 }
 

@@ -77,16 +77,35 @@ static cudnnDataType_t type_of(uint8_t dtype) {
                              : CUDNN_DATA_FLOAT;
 }
 
-static descriptor make_tensor(builder *b, const dlua_graph_case *c, int which) {
-  int64_t stride[4], id = which + 1, alignment = c->alignment[which];
-  cudnnDataType_t type = type_of(c->dtype);
+// Operands have the ids 1, 2, …; the sum before the bias is added comes after them.
+enum { SUM_ID = DLUA_CONV_OPERANDS + 1 };
+
+static descriptor open_tensor(builder *b, const dlua_graph_case *c, const int64_t size[4],
+                              cudnnDataType_t type, int64_t id, int64_t alignment) {
+  int64_t stride[4];
   descriptor d = make(b, CUDNN_BACKEND_TENSOR_DESCRIPTOR);
-  strides_of(c->size[which], c->channels_last, stride);
+  strides_of(size, c->channels_last, stride);
   set(b, d, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type);
-  set_numbers(b, d, CUDNN_ATTR_TENSOR_DIMENSIONS, 4, c->size[which]);
+  set_numbers(b, d, CUDNN_ATTR_TENSOR_DIMENSIONS, 4, size);
   set_numbers(b, d, CUDNN_ATTR_TENSOR_STRIDES, 4, stride);
   set_numbers(b, d, CUDNN_ATTR_TENSOR_UNIQUE_ID, 1, &id);
   set_numbers(b, d, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, 1, &alignment);
+  return d;
+}
+
+static descriptor make_tensor(builder *b, const dlua_graph_case *c, int which) {
+  const int64_t bias[4] = {1, c->size[DLUA_CONV_Y][1], 1, 1};
+  descriptor d = open_tensor(b, c, which == DLUA_CONV_BIAS ? bias : c->size[which],
+                             type_of(c->dtype), which + 1, c->alignment[which]);
+  finish(b, d);
+  return d;
+}
+
+// What goes from the convolution to the addition in registers, in f32.
+static descriptor make_sum(builder *b, const dlua_graph_case *c) {
+  bool is_virtual = true;
+  descriptor d = open_tensor(b, c, c->size[DLUA_CONV_Y], CUDNN_DATA_FLOAT, SUM_ID, 16);
+  set(b, d, CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, 1, &is_virtual);
   finish(b, d);
   return d;
 }
@@ -134,11 +153,11 @@ static const struct direction {
                           CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA,
                           CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA}};
 
-static descriptor make_operation(builder *b, const dlua_graph_case *c) {
+static descriptor make_operation(builder *b, const dlua_graph_case *c,
+                                 const descriptor tensor[DLUA_CONV_TENSORS]) {
   const struct direction *names = &directions[c->direction];
   float one = 1, zero = 0;
-  descriptor convolution = make_convolution(b, c), tensor[DLUA_CONV_TENSORS];
-  for (int i = 0; i < DLUA_CONV_TENSORS; i++) tensor[i] = make_tensor(b, c, i);
+  descriptor convolution = make_convolution(b, c);
   descriptor d = make(b, names->type);
   for (int i = 0; i < DLUA_CONV_TENSORS; i++) set_descriptor(b, d, names->tensor[i], tensor[i]);
   set_descriptor(b, d, names->convolution, convolution);
@@ -148,10 +167,37 @@ static descriptor make_operation(builder *b, const dlua_graph_case *c) {
   return d;
 }
 
+// y = sum + bias, rounded once.
+static descriptor make_addition(builder *b, const dlua_graph_case *c, descriptor sum,
+                                descriptor y) {
+  cudnnPointwiseMode_t mode = CUDNN_POINTWISE_ADD;
+  cudnnDataType_t compute = CUDNN_DATA_FLOAT;
+  descriptor bias = make_tensor(b, c, DLUA_CONV_BIAS);
+  descriptor addition = make(b, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
+  set(b, addition, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode);
+  set(b, addition, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &compute);
+  finish(b, addition);
+  descriptor d = make(b, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
+  set_descriptor(b, d, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, addition);
+  set_descriptor(b, d, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, sum);
+  set_descriptor(b, d, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, bias);
+  set_descriptor(b, d, CUDNN_ATTR_OPERATION_POINTWISE_YDESC, y);
+  finish(b, d);
+  return d;
+}
+
 static descriptor make_graph(builder *b, const dlua_graph_case *c, cudnnHandle_t handle) {
-  descriptor operation = make_operation(b, c);
+  descriptor tensor[DLUA_CONV_TENSORS], operation[2];
+  for (int i = 0; i < DLUA_CONV_TENSORS; i++) tensor[i] = make_tensor(b, c, i);
+  if (c->bias) {
+    descriptor y = tensor[DLUA_CONV_Y], sum = make_sum(b, c);
+    tensor[DLUA_CONV_Y] = sum;
+    operation[1] = make_addition(b, c, sum, y);
+  }
+  operation[0] = make_operation(b, c, tensor);
   descriptor d = make(b, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
-  set_descriptor(b, d, CUDNN_ATTR_OPERATIONGRAPH_OPS, operation);
+  set(b, d, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, c->bias ? 2 : 1,
+      operation);
   set(b, d, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle);
   finish(b, d);
   return d;
@@ -281,14 +327,15 @@ void dlua_graph_drop(dlua_graph_plan *plan) {
 // ---------------------------------------------------------------- running
 
 dlua_status dlua_graph_run(int device, const dlua_graph_plan *plan,
-                           void *const data[DLUA_CONV_TENSORS], void *workspace) {
-  static const int64_t ids[DLUA_CONV_TENSORS] = {1, 2, 3}; // which + 1
+                           void *const data[DLUA_CONV_OPERANDS], void *workspace) {
+  static const int64_t ids[DLUA_CONV_OPERANDS] = {1, 2, 3, 4}; // which + 1
+  int64_t count = data[DLUA_CONV_BIAS] ? DLUA_CONV_OPERANDS : DLUA_CONV_TENSORS;
   cudnnHandle_t handle;
   builder b = {.status = DLUA_OK};
   DLUA_TRY(dlua_gpu_dnn(device, &handle));
   descriptor d = make(&b, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
-  set(&b, d, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, DLUA_CONV_TENSORS, data);
-  set_numbers(&b, d, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, DLUA_CONV_TENSORS, ids);
+  set(&b, d, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, count, data);
+  set_numbers(&b, d, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, count, ids);
   set(&b, d, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &workspace);
   finish(&b, d);
   if (b.status == DLUA_OK) {

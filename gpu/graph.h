@@ -1,5 +1,6 @@
-// graph.h - convolutions as graphs of cuDNN's backend: one operation, the engines that can compute it,
-// and plans to run. graph.c alone knows the library's descriptors.
+// graph.h - convolutions as graphs of cuDNN's backend: the operation, or that and a bias added to its
+// result before it is rounded, the engines that can compute it, and plans to run. graph.c alone knows
+// the library's descriptors.
 #ifndef DLUA_GPU_GRAPH_H
 #define DLUA_GPU_GRAPH_H
 
@@ -7,7 +8,14 @@
 
 typedef enum dlua_direction { DLUA_FORWARD, DLUA_INPUT_GRAD, DLUA_WEIGHT_GRAD } dlua_direction;
 
-enum { DLUA_CONV_X, DLUA_CONV_W, DLUA_CONV_Y, DLUA_CONV_TENSORS };
+enum {
+  DLUA_CONV_X,
+  DLUA_CONV_W,
+  DLUA_CONV_Y,
+  DLUA_CONV_TENSORS,
+  DLUA_CONV_BIAS = DLUA_CONV_TENSORS, // {o} without gaps, of y's dtype
+  DLUA_CONV_OPERANDS
+};
 
 // A convolution of x {n,c,h,w} with w {o,c/groups,kh,kw} to y, of which the direction says the
 // result, and all that the choice of an engine depends on. No padding: it is a key of plans.
@@ -15,9 +23,9 @@ typedef struct dlua_graph_case {
   int64_t size[DLUA_CONV_TENSORS][4];
   int64_t stride[2], padding[2], dilation[2];
   uint64_t workspace; // the most an engine may take
-  uint32_t alignment[DLUA_CONV_TENSORS];
+  uint32_t alignment[DLUA_CONV_OPERANDS];
   int32_t device;
-  uint8_t direction, dtype, channels_last, tf32, winograd, tune, zero[2];
+  uint8_t direction, dtype, channels_last, bias, tf32, winograd, tune, zero[5];
 } dlua_graph_case;
 
 // An engine ready to run. Empty where config is NULL.
@@ -32,8 +40,8 @@ dlua_status dlua_graph_plans(const dlua_graph_case *c, int wanted, dlua_graph_pl
                              int *count);
 void dlua_graph_drop(dlua_graph_plan *plan);
 
-// Queues it. Workspace: plan->workspace bytes.
+// Queues it. Workspace: plan->workspace bytes. The bias is NULL where the case has none.
 dlua_status dlua_graph_run(int device, const dlua_graph_plan *plan,
-                           void *const data[DLUA_CONV_TENSORS], void *workspace);
+                           void *const data[DLUA_CONV_OPERANDS], void *workspace);
 
 #endif

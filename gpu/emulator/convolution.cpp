@@ -29,7 +29,7 @@ std::vector<double> widened(const emulator::Tensor &t, const void *data, bool na
 
 } // namespace
 
-void emulator::convolve(const Convolution &c, void *const data[3], bool narrow) {
+void emulator::convolve(const Convolution &c, void *const data[4], bool narrow) {
   const Tensor &x = c.tensor[0], &w = c.tensor[1], &y = c.tensor[2];
   static const int results[] = {2, 0, 1};
   int result = results[c.direction];
@@ -68,6 +68,7 @@ void emulator::convolve(const Convolution &c, void *const data[3], bool narrow) 
       for (int64_t i = 0; i < t.size[2]; i++)
         for (int64_t j = 0; j < t.size[3]; j++) {
           int64_t at = place(t, a, b, i, j);
-          put_number(t.type, data[result], at, all[result][(size_t)at]);
+          double bias = c.biased ? number_at(c.bias.type, data[3], b * c.bias.stride[1]) : 0;
+          put_number(t.type, data[result], at, all[result][(size_t)at] + bias);
         }
 }

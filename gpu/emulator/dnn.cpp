@@ -1,6 +1,7 @@
 // dnn.cpp - cuDNN's backend on the CPU: descriptors hold the attributes that were set, checked against
-// a table of what each kind takes, and what they say is resolved when they are finalized. There are
-// four engines, of which a careful caller lets run only some; a convolution is plain loops.
+// a table of what each kind takes, and what they say is resolved when they are finalized. A graph is a
+// convolution, or a forward one and the addition of a bias to its result. There are four engines, of
+// which a careful caller lets run only some; a convolution is plain loops.
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -32,6 +33,7 @@ struct Descriptor {
   bool finalized = false;
   std::map<int, Value> values;
   Convolution convolution = {}; // of operations and all that is made of them
+  emulator::Tensor sum = {};    // of additions: what the bias is added to
   Engine engine = NO_ENGINE;
 
   template <class T> T get(cudnnBackendAttributeName_t name, int k = 0) const {
@@ -49,15 +51,27 @@ struct Rule {
   cudnnBackendAttributeName_t name;
   cudnnBackendAttributeType_t kind;
   int64_t most; // elements
+  bool optional = false;
 };
 
-// Every one of them has to be set.
+// Every one of them has to be set that is not optional.
 const Rule rules[] = {
     {CUDNN_BACKEND_TENSOR_DESCRIPTOR, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1},
     {CUDNN_BACKEND_TENSOR_DESCRIPTOR, CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, 8},
     {CUDNN_BACKEND_TENSOR_DESCRIPTOR, CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, 8},
     {CUDNN_BACKEND_TENSOR_DESCRIPTOR, CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, 1},
     {CUDNN_BACKEND_TENSOR_DESCRIPTOR, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64, 1},
+    {CUDNN_BACKEND_TENSOR_DESCRIPTOR, CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, 1, true},
+    {CUDNN_BACKEND_POINTWISE_DESCRIPTOR, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1},
+    {CUDNN_BACKEND_POINTWISE_DESCRIPTOR, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1},
+    {CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR,
+     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1},
+    {CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, CUDNN_ATTR_OPERATION_POINTWISE_XDESC,
+     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1},
+    {CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, CUDNN_ATTR_OPERATION_POINTWISE_BDESC,
+     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1},
+    {CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, CUDNN_ATTR_OPERATION_POINTWISE_YDESC,
+     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1},
     {CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR, CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE,
      1},
     {CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR, CUDNN_ATTR_CONVOLUTION_CONV_MODE,
@@ -72,7 +86,7 @@ const Rule rules[] = {
      8},
     {CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR, CUDNN_ATTR_CONVOLUTION_DILATIONS, CUDNN_TYPE_INT64, 8},
     {CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR, CUDNN_ATTR_OPERATIONGRAPH_OPS,
-     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1},
+     CUDNN_TYPE_BACKEND_DESCRIPTOR, 2},
     {CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE,
      1},
     {CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH,
@@ -109,13 +123,14 @@ size_t size_of(cudnnBackendAttributeType_t kind) {
   case CUDNN_TYPE_INT64:
   case CUDNN_TYPE_VOID_PTR:
   case CUDNN_TYPE_BACKEND_DESCRIPTOR: return 8;
+  case CUDNN_TYPE_BOOLEAN: return 1;
   default: return 4;
   }
 }
 
 bool all_set(const Descriptor &d) {
   for (const Rule &rule : rules)
-    if (rule.type == d.type && !d.values.count(rule.name)) return false;
+    if (rule.type == d.type && !rule.optional && !d.values.count(rule.name)) return false;
   return true;
 }
 
@@ -132,6 +147,8 @@ cudnnStatus_t finalize_tensor(Descriptor *d) {
   }
   t->id = d->get<int64_t>(CUDNN_ATTR_TENSOR_UNIQUE_ID);
   t->alignment = d->get<int64_t>(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT);
+  t->is_virtual =
+      d->values.count(CUDNN_ATTR_TENSOR_IS_VIRTUAL) && d->get<bool>(CUDNN_ATTR_TENSOR_IS_VIRTUAL);
   switch (d->get<cudnnDataType_t>(CUDNN_ATTR_TENSOR_DATA_TYPE)) {
   case CUDNN_DATA_FLOAT: t->type = CUDA_R_32F; break;
   case CUDNN_DATA_BFLOAT16: t->type = CUDA_R_16BF; break;
@@ -192,7 +209,10 @@ cudnnStatus_t finalize_operation(Descriptor *d, emulator::Direction direction,
     const Descriptor *tensor = part(*d, names[k], CUDNN_BACKEND_TENSOR_DESCRIPTOR);
     if (!tensor) return CUDNN_STATUS_BAD_PARAM_NOT_FINALIZED;
     c->tensor[k] = tensor->convolution.tensor[0];
-    if (c->tensor[k].type != c->tensor[0].type) return CUDNN_STATUS_BAD_PARAM;
+    bool handed_on = k == 2 && direction == emulator::FORWARD && c->tensor[k].is_virtual;
+    cudaDataType_t type = handed_on ? CUDA_R_32F : c->tensor[0].type;
+    if (c->tensor[k].type != type || c->tensor[k].is_virtual != handed_on)
+      return CUDNN_STATUS_BAD_PARAM;
     for (int j = 0; j < k; j++)
       if (c->tensor[j].id == c->tensor[k].id) return CUDNN_STATUS_BAD_PARAM_DUPLICATED_ENTRIES;
   }
@@ -201,17 +221,66 @@ cudnnStatus_t finalize_operation(Descriptor *d, emulator::Direction direction,
   return shapes_fit(*c) ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_BAD_PARAM_SHAPE_MISMATCH;
 }
 
+cudnnStatus_t finalize_pointwise(Descriptor *d) {
+  bool mode = d->get<cudnnPointwiseMode_t>(CUDNN_ATTR_POINTWISE_MODE) == CUDNN_POINTWISE_ADD;
+  bool type = d->get<cudnnDataType_t>(CUDNN_ATTR_POINTWISE_MATH_PREC) == CUDNN_DATA_FLOAT;
+  return mode && type ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_NOT_SUPPORTED;
+}
+
+// sum {n,c,h,w} + bias {1,c,1,1} to y.
+cudnnStatus_t finalize_addition(Descriptor *d) {
+  const cudnnBackendAttributeName_t names[] = {CUDNN_ATTR_OPERATION_POINTWISE_XDESC,
+                                               CUDNN_ATTR_OPERATION_POINTWISE_BDESC,
+                                               CUDNN_ATTR_OPERATION_POINTWISE_YDESC};
+  emulator::Tensor tensor[3];
+  if (!part(*d, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, CUDNN_BACKEND_POINTWISE_DESCRIPTOR))
+    return CUDNN_STATUS_BAD_PARAM_NOT_FINALIZED;
+  for (int k = 0; k < 3; k++) {
+    const Descriptor *t = part(*d, names[k], CUDNN_BACKEND_TENSOR_DESCRIPTOR);
+    if (!t) return CUDNN_STATUS_BAD_PARAM_NOT_FINALIZED;
+    tensor[k] = t->convolution.tensor[0];
+  }
+  for (int k = 0; k < 4; k++) {
+    if (tensor[0].size[k] != tensor[2].size[k] ||
+        tensor[1].size[k] != (k == 1 ? tensor[2].size[k] : 1))
+      return CUDNN_STATUS_BAD_PARAM_SHAPE_MISMATCH;
+  }
+  if (tensor[0].id == tensor[2].id || tensor[1].id == tensor[2].id)
+    return CUDNN_STATUS_BAD_PARAM_DUPLICATED_ENTRIES;
+  d->sum = tensor[0], d->convolution.bias = tensor[1], d->convolution.tensor[2] = tensor[2];
+  return CUDNN_STATUS_SUCCESS;
+}
+
 bool is_channels_last(const emulator::Tensor &t) {
   return t.stride[1] == 1 && t.stride[3] == t.size[1] && t.stride[2] == t.size[1] * t.size[3];
 }
 
+// Whether an addition takes what a convolution hands on; then both are one.
+bool add_bias(Convolution *c, const Descriptor &addition) {
+  const emulator::Tensor &y = addition.convolution.tensor[2], &bias = addition.convolution.bias;
+  bool takes = c->tensor[2].is_virtual && addition.sum.is_virtual &&
+               addition.sum.id == c->tensor[2].id && !y.is_virtual && !bias.is_virtual;
+  for (int k = 0; k < 4; k++) takes = takes && y.size[k] == c->tensor[2].size[k];
+  for (int k = 0; k < 2; k++)
+    takes = takes && c->tensor[k].id != y.id && c->tensor[k].id != bias.id;
+  if (!takes || y.type != c->tensor[0].type || bias.type != y.type) return false;
+  c->tensor[2] = y, c->bias = bias, c->biased = true;
+  return true;
+}
+
 cudnnStatus_t finalize_graph(Descriptor *d) {
-  const Descriptor *operation =
-      (const Descriptor *)d->get<cudnnBackendDescriptor_t>(CUDNN_ATTR_OPERATIONGRAPH_OPS);
-  if (!operation || !operation->finalized) return CUDNN_STATUS_BAD_PARAM_NOT_FINALIZED;
   if (!d->get<cudnnHandle_t>(CUDNN_ATTR_OPERATIONGRAPH_HANDLE)) return CUDNN_STATUS_BAD_PARAM;
-  d->convolution = operation->convolution;
+  for (int k = 0; k < d->count(CUDNN_ATTR_OPERATIONGRAPH_OPS); k++) {
+    const Descriptor *operation =
+        (const Descriptor *)d->get<cudnnBackendDescriptor_t>(CUDNN_ATTR_OPERATIONGRAPH_OPS, k);
+    if (!operation || !operation->finalized) return CUDNN_STATUS_BAD_PARAM_NOT_FINALIZED;
+    bool addition = operation->type == CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR;
+    if (addition != (k == 1)) return CUDNN_STATUS_NOT_SUPPORTED;
+    if (addition && !add_bias(&d->convolution, *operation)) return CUDNN_STATUS_BAD_PARAM;
+    if (!addition) d->convolution = operation->convolution;
+  }
   const Convolution &c = d->convolution;
+  if (c.tensor[2].is_virtual) return CUDNN_STATUS_BAD_PARAM; // nobody takes it
   bool groups = c.tensor[0].size[1] != c.tensor[1].size[1];
   if (groups && (c.dilation[0] > 1 || c.dilation[1] > 1)) return CUDNN_STATUS_NOT_SUPPORTED;
   return CUDNN_STATUS_SUCCESS;
@@ -226,7 +295,8 @@ cudnnStatus_t finalize_plan(Descriptor *d) {
   if (d->engine != TENSOR_CORES) return CUDNN_STATUS_SUCCESS;
   for (const emulator::Tensor &t : d->convolution.tensor)
     if (t.alignment < 16) return CUDNN_STATUS_NOT_SUPPORTED;
-  return CUDNN_STATUS_SUCCESS;
+  bool bias = !d->convolution.biased || d->convolution.bias.alignment >= 16;
+  return bias ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_NOT_SUPPORTED;
 }
 
 cudnnStatus_t finalize(Descriptor *d) {
@@ -249,6 +319,8 @@ cudnnStatus_t finalize(Descriptor *d) {
     return finalize_operation(d, emulator::BACKWARD_DATA, data);
   case CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR:
     return finalize_operation(d, emulator::BACKWARD_FILTER, filter);
+  case CUDNN_BACKEND_POINTWISE_DESCRIPTOR: return finalize_pointwise(d);
+  case CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR: return finalize_addition(d);
   case CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR: return finalize_graph(d);
   case CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR:
     return part(*d, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR)
@@ -266,13 +338,17 @@ cudnnStatus_t finalize(Descriptor *d) {
 
 // ---------------------------------------------------------------- engines
 
-// f32 has all engines, the one that sums in any order second; 16 bit those for channels-last.
+// f32 has all engines, the one that sums in any order second; 16 bit those for channels-last. With a
+// bias only whole groups of 8 channels are taken, and there is nothing to fall back to.
 std::vector<Engine> suggestions(const Descriptor &heuristic) {
   const Convolution &c = ((const Descriptor *)heuristic.get<cudnnBackendDescriptor_t>(
                               CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH))
                              ->convolution;
+  bool groups = c.tensor[0].size[1] != c.tensor[1].size[1];
+  if (c.biased && (groups || c.tensor[0].size[1] % 8 != 0 || c.tensor[2].size[1] % 8 != 0))
+    return {};
   if (heuristic.get<cudnnBackendHeurMode_t>(CUDNN_ATTR_ENGINEHEUR_MODE) == CUDNN_HEUR_MODE_FALLBACK)
-    return {PLAIN};
+    return c.biased ? std::vector<Engine>() : std::vector<Engine>{PLAIN};
   if (c.tensor[0].type == CUDA_R_32F) return {TENSOR_CORES, UNORDERED, WITH_WORKSPACE, PLAIN};
   for (const emulator::Tensor &t : c.tensor)
     if (!is_channels_last(t)) return {};
@@ -438,9 +514,11 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t
   if (!handle || !p || !v) return CUDNN_STATUS_BAD_PARAM_NULL_POINTER;
   if (!p->finalized || !v->finalized) return CUDNN_STATUS_BAD_PARAM_NOT_FINALIZED;
   catch_up(*(cudaStream_t *)handle);
-  void *data[3], *workspace = v->get<void *>(CUDNN_ATTR_VARIANT_PACK_WORKSPACE);
-  for (int k = 0; k < 3; k++) {
-    const Tensor &t = p->convolution.tensor[k];
+  void *data[4], *workspace = v->get<void *>(CUDNN_ATTR_VARIANT_PACK_WORKSPACE);
+  int operands = p->convolution.biased ? 4 : 3;
+  if (v->count(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS) != operands) return CUDNN_STATUS_BAD_PARAM;
+  for (int k = 0; k < operands; k++) {
+    const Tensor &t = k < 3 ? p->convolution.tensor[k] : p->convolution.bias;
     data[k] = address(*v, t);
     if (!data[k]) return CUDNN_STATUS_BAD_PARAM_NULL_POINTER;
     if ((uintptr_t)data[k] % (uintptr_t)t.alignment)

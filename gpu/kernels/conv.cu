@@ -1,5 +1,5 @@
 // conv.cu - convolutions that cuDNN does not do (f64, and what it has no engine for), and the bias of
-// those that it does.
+// those that it does without.
 //
 // The forward pass and the gradient of the input have a thread per element of the result, whose sum
 // is one window. The gradient of the weight sums over all pictures: a block per element, halving its

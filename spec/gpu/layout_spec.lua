@@ -318,3 +318,52 @@ describe("a training step in 16 bits", function()
     end
   end)
 end)
+
+if not pcall(hooks.fault, "cuda", "any", 0) then return end
+
+describe("a convolution of channels-last activations", function()
+  local function with_fault(call, n, f)
+    hooks.fault("cuda", call, n)
+    local ok, message = pcall(f)
+    hooks.fault("cuda", call:match "^%S+", 0)
+    return ok, tostring(message)
+  end
+  local function given(c, size)
+    local x = activation(dlua.randn(2, c, size, 5):to("bf16"):to "cuda")
+    return x, weights(x, {8, c, 1, 1}), weights(x, {8})
+  end
+
+  it("launches no kernel beside the library's, for the bias neither", function()
+    local x, w, b = given(16, 5)
+    assert.is_true((with_fault("cudaLaunchKernel 719", 1, function() dlua.conv2d(x, w, b) end)))
+    local g = dlua.conv2d(x, w, b)
+    assert.is_true((with_fault("cudaLaunchKernel 719", 1, function()
+      dlua.ops.conv2d_input_grad(g, w, {5, 5})
+      dlua.ops.conv2d_weight_grad(g, x, {1, 1})
+    end)))
+  end)
+
+  it("adds the bias in a pass of its own where the library does not", function()
+    local x, w, b = given(6, 6) -- the emulator fuses whole groups of 8 channels only
+    assert.is_false((with_fault("cudaLaunchKernel 719", 1, function() dlua.conv2d(x, w, b) end)))
+    assert_close(dlua.conv2d(x:to "cpu", w:to "cpu", b:to "cpu"), dlua.conv2d(x, w, b), 2 * limits.bf16, "6 channels")
+  end)
+
+  it("gives the same whatever the library refuses, and fails with its error", function()
+    for _, code in ipairs {3000, 5000} do
+      for _, call in ipairs {"cudnnBackendFinalize", "cudnnBackendSetAttribute", "cudnnBackendCreateDescriptor"} do
+        for n = 1, 60 do
+          local x, w, b = given(16, 7 + n) -- a case that there is no plan for, or none with a bias
+          local y
+          local ok, message = with_fault(call .. " " .. code, n, function() y = dlua.conv2d(x, w, b) end)
+          if ok then
+            assert_close(dlua.conv2d(x:to "cpu", w:to "cpu", b:to "cpu"), y, 2 * limits.bf16, call)
+          else
+            assert.equal(5000, code)
+            assert.truthy(message:find(call, 1, true), message)
+          end
+        end
+      end
+    end
+  end)
+end)
