@@ -126,44 +126,76 @@ template <class C> struct GradientSums {
 
 // ---------------------------------------------------------------- elements
 
-// The channel of an element, and how much further its neighbour's is.
+// What becomes of W elements from one on; those of element i are f[i * step].
+template <class T> struct Forward {
+  using C = compute_t<T>;
+  const T *x;
+  T *y;
+  const Affine<C> *affine; // of every channel
+  template <int W> __device__ void apply(int64_t at, const Affine<C> *f, int step) const {
+    C v[W];
+    load_some<W>(x + at, v);
+    for (int i = 0; i < W; i++)
+      v[i] = (v[i] - f[i * step].mean) * f[i * step].scale + f[i * step].offset;
+    store_some<W>(y + at, v);
+  }
+};
+
+template <class T> struct Backward {
+  using C = compute_t<T>;
+  const T *g, *x;
+  T *gx;
+  const Affine<C> *affine;
+  template <int W> __device__ void apply(int64_t at, const Affine<C> *f, int step) const {
+    C a[W], b[W];
+    load_some<W>(g + at, a);
+    load_some<W>(x + at, b);
+    for (int i = 0; i < W; i++) {
+      const Affine<C> &c = f[i * step];
+      a[i] = a[i] * c.scale + (b[i] - c.mean) * c.slope + c.offset;
+    }
+    store_some<W>(gx + at, a);
+  }
+};
+
+// Where a channel's elements lie: `inner` together.
 struct Plane {
   int64_t channels, inner, count;
   __device__ int64_t channel(int64_t at) const {
     int64_t plane = quotient(at, inner);
     return plane - quotient(plane, channels) * channels;
   }
-  __device__ int64_t step() const { return inner == 1; }
 };
 
-template <int W, class T>
-__global__ void normalize(Plane p, const T *x, T *y, const Affine<compute_t<T>> *affine) {
+template <int W, class Op> __global__ void by_planes(Plane p, Op op) {
   for (int64_t at = first_index() * W; at < p.count; at += all_threads() * W) {
-    int64_t c = p.channel(at);
-    compute_t<T> v[W];
-    load_some<W>(x + at, v);
-    for (int i = 0; i < W; i++) {
-      const Affine<compute_t<T>> &f = affine[c + i * p.step()];
-      v[i] = (v[i] - f.mean) * f.scale + f.offset;
-    }
-    store_some<W>(y + at, v);
+    Affine<typename Op::C> f = op.affine[p.channel(at)];
+    op.template apply<W>(at, &f, 0);
   }
 }
 
-template <int W, class T>
-__global__ void normalize_grad(Plane p, const T *g, const T *x, T *gx,
-                               const Affine<compute_t<T>> *affine) {
-  for (int64_t at = first_index() * W; at < p.count; at += all_threads() * W) {
-    int64_t c = p.channel(at);
-    compute_t<T> a[W], b[W];
-    load_some<W>(g + at, a);
-    load_some<W>(x + at, b);
-    for (int i = 0; i < W; i++) {
-      const Affine<compute_t<T>> &f = affine[c + i * p.step()];
-      a[i] = a[i] * f.scale + (b[i] - f.mean) * f.slope + f.offset;
-    }
-    store_some<W>(gx + at, a);
-  }
+// Channels side by side, in NHWC and of {n,c}: a thread keeps what it knows of W of them and goes from
+// pixel to pixel. Blocks are blockDim.x times W channels wide, `strips` of them make up a pixel.
+template <int W, class Op> __global__ void by_pixels(Plane p, int64_t strips, Op op) {
+  int64_t column = (blockIdx.x % strips * blockDim.x + threadIdx.x) * W;
+  int64_t step = gridDim.x / strips * blockDim.y * p.channels;
+  Affine<typename Op::C> f[W];
+  if (column >= p.channels) return;
+  DLUA_UNROLL
+  for (int i = 0; i < W; i++) f[i] = op.affine[column + i];
+  int64_t at = (blockIdx.x / strips * blockDim.y + threadIdx.y) * p.channels + column;
+  for (; at < p.count; at += step) op.template apply<W>(at, f, 1);
+}
+
+template <int W, class Op> dlua_status run(const dlua_args *a, const Plane &p, Op op) {
+  if (p.count == 0) return DLUA_OK;
+  if (p.inner > 1) return launch(a, by_planes<W, Op>, blocks_for(p.count / W), THREADS, p, op);
+  int64_t groups = p.channels / W, pixels = p.count / p.channels;
+  int wide = power_of_two(groups, WARP), high = THREADS / wide;
+  int64_t strips = (groups + wide - 1) / wide, parts = (pixels + high * 4 - 1) / (high * 4);
+  int64_t most = strips < MOST_BLOCKS ? MOST_BLOCKS / strips : 1;
+  if (parts > most) parts = most;
+  return launch(a, by_pixels<W, Op>, (unsigned)(strips * parts), dim3(wide, high), p, strips, op);
 }
 
 // ---------------------------------------------------------------- calls
@@ -205,11 +237,8 @@ template <class T> dlua_status forward(const dlua_args *a, Affine<compute_t<T>> 
   } else {
     DLUA_TRY(launch(a, use_running<C>, blocks_for(p.channels), THREADS, channels, p.channels));
   }
-  constexpr int W = Elements<T>::WIDTH;
-  bool packs = steps_fit<T>(p, x, y);
-  return launch(a, packs ? normalize<W, T> : normalize<1, T>,
-                blocks_for(packs ? p.count / W : p.count), THREADS, p, data<T>(x), data<T>(y),
-                affine);
+  Forward<T> op = {data<T>(x), data<T>(y), affine};
+  return steps_fit<T>(p, x, y) ? run<Elements<T>::WIDTH>(a, p, op) : run<1>(a, p, op);
 }
 
 template <class T> dlua_status backward(const dlua_args *a, Affine<compute_t<T>> *affine) {
@@ -225,11 +254,9 @@ template <class T> dlua_status backward(const dlua_args *a, Affine<compute_t<T>>
                           a->num[0].i ? 1 / (double)r.count : 0,
                           affine};
   DLUA_TRY(fold(a, r, Pairs<T>{data<T>(g), data<T>(x)}, sums));
-  constexpr int W = Elements<T>::WIDTH;
+  Backward<T> op = {data<T>(g), data<T>(x), data<T>(gx), affine};
   bool packs = steps_fit<T>(p, x, gx) && (uintptr_t)dlua_data(g) % 16 == 0;
-  return launch(a, packs ? normalize_grad<W, T> : normalize_grad<1, T>,
-                blocks_for(packs ? p.count / W : p.count), THREADS, p, data<T>(g), data<T>(x),
-                data<T>(gx), affine);
+  return packs ? run<Elements<T>::WIDTH>(a, p, op) : run<1>(a, p, op);
 }
 
 // Runs go with room for the channels' coefficients.

@@ -159,6 +159,23 @@ describe("channels-last activations", function()
     end
   end)
 
+  it("are normalised however many channels there are", function()
+    for _, shape in ipairs {{2, 2, 3, 5}, {2, 264, 3, 2}, {3, 531, 2, 2}, {70, 8, 6, 6}} do
+      local x = dlua.randn(shape):to "bf16"
+      for _, training in ipairs {true, false} do
+        local wanted, got = {}, {}
+        for device, results in pairs {cpu = wanted, cuda = got} do
+          local h = x:to(device):detach():requires_grad_()
+          local y = norm(activation(h), training)
+          dlua.seed(2)
+          y:backward(dlua.randn(shape):to("bf16"):to(device))
+          results[1], results[2] = y:detach(), h.grad
+        end
+        for k = 1, 2 do assert_close(wanted[k], got[k], 2 * limits.bf16, shape[2] .. " channels") end
+      end
+    end
+  end)
+
   it("have second derivatives", function()
     local function all(device, x, w)
       x, w = x:to(device):detach():requires_grad_(), w:to(device):detach():requires_grad_()
