@@ -53,6 +53,7 @@ template <class C> struct BatchMoments {
   struct State {
     double sum, squares;
   };
+  static constexpr int AHEAD = 4;
   Channels<C> channels;
   double count;
   template <class L> __device__ C origin(const L &load, int64_t at, int64_t) const {
@@ -103,6 +104,7 @@ template <class C> struct GradientSums {
   struct State {
     double sum, product;
   };
+  static constexpr int AHEAD = 2; // of g and x
   PerChannel weight, mean, rstd, gw, gb;
   double share; // 1 / count in training, else 0
   Affine<C> *affine;

@@ -40,6 +40,7 @@ struct Moments {
   struct State {
     double sum, squares;
   };
+  static constexpr int AHEAD = 1;
   Result y;
   double count, freedom;
   bool root;

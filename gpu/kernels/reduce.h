@@ -102,12 +102,14 @@ template <int TYPES = ALL_TYPES, class F> dlua_status with_loader(const dlua_ten
 struct None {};
 
 struct Plain {
+  static constexpr int AHEAD = 1; // rows of columns that are asked for at once
   template <class L> __device__ None origin(const L &, int64_t, int64_t) const { return {}; }
 };
 
 // Float sums are kept in double: two instructions more where memory is what is waited for.
 template <class C> struct Adds : Plain {
   using State = std::conditional_t<std::is_integral<C>::value, uint64_t, double>;
+  static constexpr int AHEAD = 4;
   __device__ State first() const { return 0; }
   __device__ void add(State *s, C x, int64_t, None) const { *s += State(x); }
   __device__ void join(State *s, const State &other) const { *s += other; }
@@ -257,10 +259,12 @@ __global__ void fold_rows(Fold g, L load, F f, typename F::State *partials) {
   }
 }
 
-// Blocks are blockDim.x times W columns wide; threads above each other share a column's rows.
+// Blocks are blockDim.x times W columns wide; threads above each other share a column's rows. For
+// wide states a block has too few threads to keep memory busy with a row each.
 template <int W, class L, class F>
 __global__ void fold_columns(Fold g, L load, F f, typename F::State *partials) {
   using State = typename F::State;
+  constexpr int AHEAD = W == 1 ? 1 : F::AHEAD;
   __shared__ State cells[THREADS][W];
   const dlua_reduction &r = g.r;
   int64_t units = r.outputs / g.width * g.strips * g.pieces, step = r.kept_stride[r.nkept - 1];
@@ -275,10 +279,19 @@ __global__ void fold_columns(Fold g, L load, F f, typename F::State *partials) {
     for (int i = 0; i < W; i++) s[i] = f.first();
     if (column < g.width) {
       for (int i = 0; i < W; i++) origin[i] = f.origin(load, start + i * step, o + i);
-      for (int64_t k = piece * g.length + threadIdx.y; k < end; k += blockDim.y) {
-        typename L::C v[W];
-        load.get(start + offset_of(r.nreduced, r.reduced, r.reduced_stride, k), v);
-        for (int i = 0; i < W; i++) f.add(&s[i], v[i], k, origin[i]);
+      int64_t high = blockDim.y;
+      for (int64_t k = piece * g.length + threadIdx.y; k < end; k += AHEAD * high) {
+        typename L::C v[AHEAD][W];
+        DLUA_UNROLL
+        for (int u = 0; u < AHEAD; u++) {
+          int64_t at = offset_of(r.nreduced, r.reduced, r.reduced_stride, k + u * high);
+          if (k + u * high < end) load.get(start + at, v[u]);
+        }
+        DLUA_UNROLL
+        for (int u = 0; u < AHEAD; u++) {
+          for (int i = 0; i < W && k + u * high < end; i++)
+            f.add(&s[i], v[u][i], k + u * high, origin[i]);
+        }
       }
     }
     for (int i = 0; i < W; i++) mine[i] = s[i];
