@@ -50,7 +50,9 @@ describe("conv2d", function()
     local y = dlua.conv2d(x, w, nil, {padding = 1})
     local exact = dlua.conv2d(x:float(), w:float(), nil, {padding = 1})
     assert.equal("bf16", y.dtype)
-    assert.is_true((y:float() - exact:to("bf16"):float()):abs():max():item() == 0)
+    -- half a step of bf16, and what two orders of summation differ by
+    local allowed = exact:abs() * 2 ^ -8 + exact:abs():max() * 1e-6
+    assert.is_true(((y:float() - exact):abs() - allowed):max():item() <= 0)
   end)
 
   it("sees changed weights", function()
