@@ -109,8 +109,8 @@ export -f machine specs parity sanitized benchmark example
 
 # An op of every family of kernels.
 SLICE="add leaky_relu gt clamp sum var max softmax cross_entropy mse_loss cumsum sort topk index_select scatter_add
-  index_add gather cat flip pad where masked_fill masked_select tril matmul linear conv2d max_pool2d avg_pool2d batch_norm
-  dropout randn range one_hot"
+  index_add gather cat flip pad where masked_fill masked_select tril matmul linear linear_weight_grad relu_linear_grad
+  conv2d max_pool2d avg_pool2d batch_norm dropout dropout_grad augment randn range one_hot"
 SUMS="sum mean var max argmax norm logsumexp softmax log_softmax cross_entropy cumsum sort topk masked_select
   scatter_add index_add batch_norm"
 PRODUCTS="mlp-mnist cifar-1 cifar-2 cifar-3 gemm-2048 gemm-8192 conv-forward conv-input-grad conv-weight-grad"
