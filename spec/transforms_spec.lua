@@ -250,6 +250,8 @@ describe("RandomErasing", function()
     local y = T.RandomErasing {p = 1, value = "random"}(x)
     assert.is_true(y:gt(0):any():item() and y:lt(1):all():item())
     fails(function() T.RandomErasing {value = "noise"} end, "value")
+    fails(function() T.RandomErasing {ratio = {0.5, math.huge}} end, "ratio must be finite", "{0.5,inf}")
+    near(x, T.RandomErasing {p = 1, ratio = {1e300, 1e308}}(x), 0) -- no such box fits
   end)
 end)
 

@@ -209,6 +209,7 @@ define("RandomErasing", {
 }, function(given, name)
   local scale, ratio = range(name, "scale", given.scale, 0, 0), range(name, "ratio", given.ratio, 0, 0)
   if scale[1] < 0 or ratio[1] <= 0 then core.fail("%s: scale and ratio must be above 0", name) end
+  if ratio[2] == math.huge then core.fail("%s: ratio must be finite, not {%g,%g}", name, ratio[1], ratio[2]) end
   if given.value ~= "random" and not math.type(given.value) then
     core.fail("%s: value must be a number or \"random\"", name)
   end

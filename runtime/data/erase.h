@@ -45,8 +45,10 @@ DLUA_INLINE double dlua_between(double lo, double hi, uint32_t bits) {
   return fma(hi - lo, (double)dlua_unit_f32(bits), lo);
 }
 
-// e to the x: 2^k times the series at what is left, which lies within ±log(2) / 2.
+// e to the x: 2^k times the series at what is left, which lies within ±log(2) / 2. Beyond ±1000 it is
+// infinity or 0 long since; NaN counts as -1000.
 DLUA_INLINE double dlua_exp_f64(double x) {
+  x = fmin(fmax(x, -1000), 1000);
   double k = rint(x * 1.4426950408889634);
   double r = fma(-k, 0x1.abc9e3b39803fp-56, fma(-k, 0x1.62e42fefa39efp-1, x));
   double sum = 1;
