@@ -77,6 +77,7 @@ enum {              // dlua_op.flags
   DLUA_CREATE = 16, // no tensor inputs; takes options dtype, device, requires_grad
   DLUA_HALF = 32,   // the CPU kernel takes bf16 and f16 itself; others run through f32
   DLUA_BF16_UNITS = 1024, // its fast CPU kernels take bf16 where the CPU multiplies it, or decline
+  DLUA_BF16_NHWC = 2048,  // its fast CPU kernels take bf16 in NHWC, with f32 values per channel
   DLUA_NO_GRAD = 64,      // float results that carry no gradient on purpose (documented in doc)
   DLUA_HIDDEN =
       128, // a part of other ops (their gradients): no Lua method, but tests and docs like any op

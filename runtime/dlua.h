@@ -142,7 +142,7 @@ void dlua_delete_block(void *block);
 
 // Where the numbers lie. The other layouts are for whole 4-d activations {n,c,h,w} and take the same
 // bytes: NCHW8C and NCHW16C on the CPU, for f32, where c is a multiple of the block; NHWC, the
-// elements in the order n,h,w,c, on devices, for every dtype. Shapes are {n,c,h,w} all the same; every
+// elements in the order n,h,w,c, for every dtype. Shapes are {n,c,h,w} all the same; every
 // op but the few that say so sees strided tensors only.
 typedef enum dlua_layout { DLUA_STRIDED, DLUA_NCHW8C, DLUA_NCHW16C, DLUA_NHWC } dlua_layout;
 
@@ -226,7 +226,8 @@ dlua_status dlua_contiguous(const dlua_tensor *x, dlua_tensor **result);
 dlua_status dlua_cast(const dlua_tensor *x, dlua_dtype dtype, dlua_tensor **result);
 dlua_status dlua_to_device(const dlua_tensor *x, dlua_device *device, dlua_tensor **result);
 // Writes src into dst element by element (shapes equal, any strides, dtypes and devices). Bumps
-// dst's version. A dst in another layout keeps it only where both lie on one device.
+// dst's version. A dst in NHWC keeps it where both lie on one device and src is not in blocks; one in
+// blocks becomes strided.
 dlua_status dlua_copy(dlua_tensor *dst, const dlua_tensor *src);
 dlua_status dlua_tensor_fill(dlua_tensor *x, double value);
 // Gives x the strided layout for good (a no-op for strided ones); its content, version and history

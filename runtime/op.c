@@ -15,6 +15,7 @@
 
 #include "autocast.h"
 #include "backend.h"
+#include "cpu/layout.h"
 #include "env.h"
 #include "grad.h"
 #include "run.h"
@@ -45,7 +46,8 @@ static dlua_status make_result(dlua_frame *f, int k) {
     f->results[k] = dlua_tensor_retain(f->given[0]);
   else {
     DLUA_TRY(dlua_tensor_new(&f->results[k], f->final[k], s->ndim, s->size, a->device));
-    if (f->final[k] == s->dtype) f->results[k]->storage->layout = (uint8_t)s->layout;
+    bool keeps = f->final[k] == s->dtype || s->layout == DLUA_NHWC; // blocks are of f32 alone
+    if (keeps) f->results[k]->storage->layout = (uint8_t)s->layout;
   }
   if (target ? writes_directly(f) : f->final[k] == s->dtype) {
     a->out[k] = dlua_tensor_retain(f->results[k]);
@@ -105,6 +107,13 @@ static dlua_status widen(const dlua_args *a) {
   return status;
 }
 
+static bool has_nhwc(const dlua_args *a) {
+  bool found = false;
+  for (int k = 0; k < a->nin; k++) found |= dlua_is_nhwc(a->in[k]);
+  for (int k = 0; k < a->nout; k++) found |= dlua_is_nhwc(a->out[k]);
+  return found;
+}
+
 dlua_status dlua_run_cpu(const dlua_args *a) {
   const dlua_op *op = a->op;
   if (op->fast && !dlua_reference_mode()) {
@@ -113,8 +122,8 @@ dlua_status dlua_run_cpu(const dlua_args *a) {
       if (status != DLUA_DECLINED) return status;
     }
   }
-  bool bf16 = (op->flags & DLUA_BF16_UNITS) && a->in[0]->dtype == DLUA_BF16;
-  return bf16 ? widen(a) : op->cpu(a);
+  if ((op->flags & DLUA_BF16_UNITS) && a->in[0]->dtype == DLUA_BF16) return widen(a);
+  return has_nhwc(a) && (op->flags & DLUA_LAYOUTS) ? dlua_run_strided(a, op->cpu) : op->cpu(a);
 }
 
 // DLUA_VERBOSE=1: one line per call.

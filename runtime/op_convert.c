@@ -165,13 +165,28 @@ static bool takes_half(const dlua_args *a, dlua_dtype dtype) {
          !dlua_reference_mode() && dlua_onednn_bf16();
 }
 
+// The input of a call whose layout the kernels go by.
+static const dlua_tensor *leading_input(const dlua_args *a) {
+  int k = 0;
+  while (a->op->follow && strcmp(dlua_input_name(a, k), a->op->follow) != 0) k++;
+  return a->in[k];
+}
+
+// Whether the call runs on kernels of the CPU for rows of channels.
+static bool takes_rows(const dlua_args *a, dlua_dtype dtype) {
+  if (!(a->op->flags & DLUA_BF16_NHWC) || dtype != DLUA_BF16) return false;
+  const dlua_tensor *x = leading_input(a);
+  return a->device == dlua_cpu() && !dlua_reference_mode() && dlua_is_nhwc(x) && dlua_numel(x) > 0;
+}
+
 static dlua_status convert_dtypes(dlua_frame *f) {
   dlua_args *a = f->a;
   dlua_dtype dtype = DLUA_F32;
   DLUA_TRY(rule_dtype(f, &dtype));
   f->narrow = DLUA_F32;
   bool half = dtype == DLUA_BF16 || dtype == DLUA_F16;
-  if (half && !takes_half(a, dtype)) f->narrow = dtype, dtype = DLUA_F32;
+  bool rows = takes_rows(a, dtype);
+  if (half && !rows && !takes_half(a, dtype)) f->narrow = dtype, dtype = DLUA_F32;
   for (int k = 0; k < a->nin; k++) {
     if (!f->in[k]) continue;
     if (dlua_input_param(f->a, k)->kind != 'T')
@@ -180,6 +195,8 @@ static dlua_status convert_dtypes(dlua_frame *f) {
       DLUA_TRY(cast_input(f, k, dtype));
     else if (f->narrow != DLUA_F32 && f->in[k]->dtype == f->narrow)
       DLUA_TRY(cast_input(f, k, dtype));
+    else if (rows && f->in[k]->dtype == DLUA_BF16 && f->in[k]->ndim == 1)
+      DLUA_TRY(cast_input(f, k, DLUA_F32));
   }
   dlua_dtype result = a->op->dtype == DLUA_COMPARE ? DLUA_BOOL : dtype;
   for (int k = 0; k < DLUA_MAX_OUT; k++)
@@ -205,8 +222,6 @@ static const dlua_tensor *blocked_model(const dlua_frame *f) {
   return first;
 }
 
-static bool is_nhwc(const dlua_tensor *x) { return x && x->storage->layout == DLUA_NHWC; }
-
 // Whether x broadcasts to y's shape.
 static bool spreads_to(const dlua_tensor *x, const dlua_tensor *y) {
   if (x->ndim > y->ndim) return false;
@@ -222,7 +237,7 @@ static bool spreads_to(const dlua_tensor *x, const dlua_tensor *y) {
 static const dlua_tensor *nhwc_model(const dlua_frame *f) {
   const dlua_tensor *model = NULL;
   for (int k = 0; k < (f->a->inplace ? 1 : f->a->nin); k++) {
-    if (is_nhwc(f->in[k]) && (!model || spreads_to(model, f->in[k]))) model = f->in[k];
+    if (dlua_is_nhwc(f->in[k]) && (!model || spreads_to(model, f->in[k]))) model = f->in[k];
   }
   for (int k = 0; k < f->a->nin && model; k++) {
     if (f->in[k] && !spreads_to(f->in[k], model)) model = NULL;
@@ -241,8 +256,11 @@ static dlua_status bring(dlua_frame *f, int k, dlua_layout layout) {
 static dlua_status follow_model(dlua_frame *f, const dlua_tensor *model) {
   dlua_layout layout = (dlua_layout)model->storage->layout;
   for (int k = 0; k < f->a->nin; k++) {
-    bool same = f->in[k] && dlua_same_shape(f->in[k], model);
-    if (same) DLUA_TRY(bring(f, k, layout));
+    if (!f->in[k]) continue;
+    if (dlua_same_shape(f->in[k], model))
+      DLUA_TRY(bring(f, k, layout));
+    else if (dlua_layout_block((dlua_layout)f->in[k]->storage->layout))
+      DLUA_TRY(dlua_make_strided(f->in[k]));
   }
   for (int k = 0; k < DLUA_MAX_OUT; k++) f->a->spec[k].layout = layout;
   return DLUA_OK;

@@ -206,7 +206,9 @@ dlua_status dlua_copy(dlua_tensor *dst, const dlua_tensor *src) {
                      dlua_shape_text(src));
   }
   bool together = dlua_device_of(dst) == dlua_device_of(src);
-  bool by_strides = together && !on_cpu(dst); // its kernel finds elements in every layout
+  bool blocks = dlua_layout_block((dlua_layout)dst->storage->layout) ||
+                dlua_layout_block((dlua_layout)src->storage->layout);
+  bool by_strides = together && !blocks; // elements are found in all other layouts
   if (!by_strides) DLUA_TRY(dlua_make_strided(dst));
   dst->storage->version++;
   if (dlua_numel(dst) == 0) return DLUA_OK;

@@ -1,9 +1,9 @@
 // layout.c - moving activations between strided and blocked storage: for every image and block of
-// channels, a transposition of block rows of pixels into pixels of block channels. Devices move NHWC
-// with their own copy, which goes by strides.
+// channels, a transposition of block rows of pixels into pixels of block channels. NHWC is moved by
+// the copies, which go by strides.
 //
 // Refused: blocks with padding lanes (they would have to stay zero through every op), and direct
-// conversion between the two blocked layouts, which one process never mixes.
+// conversion between blocks and any other layout but the strided one, which hardly ever meet.
 #include "layout.h"
 
 #include <string.h>
@@ -11,8 +11,8 @@
 #include "../parallel.h"
 #include "isa.h"
 
-// A device that is asked for 16 bits computes in them itself: see takes_half in op_convert.c.
-static dlua_layout device_layout(const dlua_spec *y) {
+// What is asked for 16 bits computes in them itself: see takes_half in op_convert.c.
+static dlua_layout half_layout(const dlua_spec *y) {
   bool half = y->dtype == DLUA_BF16 || y->dtype == DLUA_F16;
   bool differs = y->size[1] > 1 && (y->size[2] > 1 || y->size[3] > 1);
   return half && differs ? DLUA_NHWC : DLUA_STRIDED;
@@ -20,8 +20,7 @@ static dlua_layout device_layout(const dlua_spec *y) {
 
 dlua_layout dlua_layout_for(const dlua_args *a) {
   if (dlua_reference_mode()) return DLUA_STRIDED;
-  if (a->device != dlua_cpu()) return device_layout(&a->spec[0]);
-  if (a->spec[0].dtype != DLUA_F32) return DLUA_STRIDED;
+  if (a->device != dlua_cpu() || a->spec[0].dtype != DLUA_F32) return half_layout(&a->spec[0]);
   dlua_layout layout = dlua_isa() == DLUA_AVX512 ? DLUA_NCHW16C
                        : dlua_isa() == DLUA_AVX2 ? DLUA_NCHW8C
                                                  : DLUA_STRIDED;
@@ -84,9 +83,12 @@ dlua_status dlua_reorder(dlua_tensor *dst, const dlua_tensor *src) {
   if (dlua_device_of(dst) != dlua_cpu()) return dlua_copy(dst, src);
   if (dst->storage->layout == src->storage->layout) {
     if (dst->storage->layout == DLUA_STRIDED) return dlua_copy(dst, src);
-    memcpy(dlua_f32(dst), dlua_f32(src), (size_t)dlua_numel(src) * sizeof(float));
+    size_t width = dlua_dtype_size((dlua_dtype)src->dtype);
+    memcpy(dlua_data(dst), dlua_data(src), (size_t)dlua_numel(src) * width);
     return DLUA_OK;
   }
+  if (dst->storage->layout == DLUA_NHWC || src->storage->layout == DLUA_NHWC)
+    return dlua_copy(dst, src);
   bool packs = dst->storage->layout != DLUA_STRIDED;
   const dlua_tensor *strided = packs ? src : dst, *blocked = packs ? dst : src;
   int64_t block = dlua_layout_block((dlua_layout)blocked->storage->layout), h = src->size[2],
@@ -110,6 +112,12 @@ dlua_status dlua_in_layout(dlua_tensor *x, dlua_layout layout, dlua_tensor **res
   if (layout == DLUA_STRIDED) return dlua_contiguous(x, result);
   if (x->storage->layout == layout) return *result = dlua_tensor_retain(x), DLUA_OK;
   dlua_tensor *y = NULL;
+  if (x->storage->layout != DLUA_STRIDED) {
+    dlua_tensor *flat = NULL;
+    DLUA_TRY(dlua_contiguous(x, &flat));
+    dlua_status status = dlua_in_layout(flat, layout, result);
+    return dlua_tensor_release(flat), status;
+  }
   DLUA_TRY(dlua_tensor_new(&y, (dlua_dtype)x->dtype, x->ndim, x->size, dlua_device_of(x)));
   y->storage->layout = (uint8_t)layout;
   dlua_status status = dlua_reorder(y, x);
@@ -124,9 +132,11 @@ static dlua_status run_copies(dlua_args *a, dlua_kernel *kernel, dlua_tensor *co
   for (int k = 0; k < a->nin; k++)
     if (a->in[k] && a->in[k]->storage->layout != DLUA_STRIDED)
       DLUA_TRY(dlua_contiguous(a->in[k], &a->slots[k]));
-  for (int k = 0; k < a->nout; k++)
-    if (out[k]->storage->layout != DLUA_STRIDED)
-      DLUA_TRY(dlua_tensor_new(&a->out[k], DLUA_F32, out[k]->ndim, out[k]->size, dlua_cpu()));
+  for (int k = 0; k < a->nout; k++) {
+    const dlua_tensor *y = out[k];
+    if (y->storage->layout != DLUA_STRIDED)
+      DLUA_TRY(dlua_tensor_new(&a->out[k], (dlua_dtype)y->dtype, y->ndim, y->size, dlua_cpu()));
+  }
   DLUA_TRY(kernel(a));
   for (int k = 0; k < a->nout; k++)
     if (a->out[k] != out[k]) DLUA_TRY(dlua_reorder(out[k], a->out[k]));

@@ -1,6 +1,6 @@
 // onednn_conv.c - convolution forward and its two gradients.
 //
-// A plan is asked for with the blocked layouts that its tensors already have and otherwise leaves
+// A plan is asked for with the layouts (layout.h) that its tensors already have and otherwise leaves
 // the choice to the library; whatever lies differently is reordered on the way. Weights are
 // parameters and stay strided: their converted copy hangs on their storage and is made again when
 // the version changes.
@@ -50,9 +50,10 @@ static dnnl_memory_desc_t by_tag(int ndim, const int64_t *size, dnnl_format_tag_
   return desc;
 }
 
-static dnnl_memory_desc_t blocked(const int64_t size[4], int layout, dnnl_data_type_t type) {
+static dnnl_memory_desc_t in_layout(const int64_t size[4], int layout, dnnl_data_type_t type) {
   dnnl_format_tag_t tag = layout == DLUA_NCHW16C  ? dnnl_nChw16c
                           : layout == DLUA_NCHW8C ? dnnl_nChw8c
+                          : layout == DLUA_NHWC   ? dnnl_nhwc
                                                   : dnnl_format_tag_any;
   return by_tag(4, size, tag, type);
 }
@@ -65,9 +66,9 @@ static bool channels_last(const dlua_tensor *x) {
   return x->storage->layout == DLUA_STRIDED;
 }
 
-// An activation as it lies: blocked, row-major, or channels last.
+// An activation as it lies: in its layout, row-major, or channels last by its strides.
 static dnnl_memory_desc_t lying(const dlua_tensor *x) {
-  if (x->storage->layout != DLUA_STRIDED) return blocked(x->size, x->storage->layout, type_of(x));
+  if (x->storage->layout != DLUA_STRIDED) return in_layout(x->size, x->storage->layout, type_of(x));
   return by_tag(4, x->size, dlua_is_contiguous(x) ? dnnl_nchw : dnnl_nhwc, type_of(x));
 }
 
@@ -89,8 +90,8 @@ static dlua_status describe(const conv_key *k, direction direction, bool exact,
   int64_t ws[5] = {k->groups, k->o / k->groups, k->c / k->groups, k->kh, k->kw};
   dnnl_dims_t dilates = {k->dilation[0] - 1, k->dilation[1] - 1};
   dnnl_data_type_t type = (dnnl_data_type_t)k->type;
-  dnnl_memory_desc_t x = blocked(xs, exact ? k->xlayout : DLUA_STRIDED, type);
-  dnnl_memory_desc_t y = blocked(ys, exact ? k->ylayout : DLUA_STRIDED, type);
+  dnnl_memory_desc_t x = in_layout(xs, exact ? k->xlayout : DLUA_STRIDED, type);
+  dnnl_memory_desc_t y = in_layout(ys, exact ? k->ylayout : DLUA_STRIDED, type);
   dnnl_memory_desc_t w = k->groups == 1 ? by_tag(4, ws + 1, dnnl_format_tag_any, type)
                                         : by_tag(5, ws, dnnl_format_tag_any, type);
   dnnl_memory_desc_t b = by_tag(1, &k->o, dnnl_a, type);

@@ -1,6 +1,7 @@
 // simd.c - the loops of the instruction set in use.
 #include "simd.h"
 
+#include "channel_rows.h"
 #include "isa.h"
 
 extern const dlua_simd_kernels dlua_simd_base;
@@ -12,6 +13,11 @@ extern const dlua_cast_rows dlua_casts_avx2, dlua_casts_avx512;
 
 const dlua_simd_kernels *dlua_simd(void) {
   static const dlua_simd_kernels *const kernels[] = DLUA_PER_ISA(dlua_simd);
+  return kernels[dlua_isa()];
+}
+
+const dlua_row_kernels *dlua_row_simd(void) {
+  static const dlua_row_kernels *const kernels[] = DLUA_PER_ISA(dlua_rows);
   return kernels[dlua_isa()];
 }
 

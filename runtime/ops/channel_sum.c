@@ -2,10 +2,12 @@
 // other dimensions, but reads blocked activations as they lie.
 #include <string.h>
 
+#include "../cpu/channel_rows.h"
 #include "../cpu/fold.h"
 #include "../cpu/layout.h"
 #include "../op.h"
 #include "../parallel.h"
+#include "reduce.h"
 
 static dlua_status channel_sum_shape(dlua_args *a) {
   const dlua_tensor *x = a->in[0];
@@ -54,7 +56,7 @@ static void add_units(void *context, int64_t from, int64_t to) {
 static dlua_status channel_sum_fast(const dlua_args *a) {
   const dlua_tensor *x = a->in[0];
   int64_t count = dlua_numel(x), n = x->size[0], channels = x->size[1];
-  if (x->dtype != DLUA_F32 || count == 0) return DLUA_DECLINED;
+  if (x->dtype != DLUA_F32 || count == 0 || dlua_is_nhwc(x)) return DLUA_DECLINED;
   int64_t block = dlua_layout_block((dlua_layout)x->storage->layout);
   job j = {.x = dlua_f32(x), .block = block ? block : 1, .pixels = count / n / channels};
   size_t bytes = (size_t)(n * channels) * sizeof(double);
@@ -70,6 +72,46 @@ static dlua_status channel_sum_fast(const dlua_args *a) {
   return DLUA_OK;
 }
 
+// Parts of 64 rows or a multiple, at most 64 of them, added up in their order.
+typedef struct rows_job {
+  const char *x;
+  bool half;
+  int64_t rows, c, padded, part;
+  size_t width;
+  double *sums; // {parts, padded}
+} rows_job;
+
+static void add_parts(void *context, int64_t from, int64_t to) {
+  const rows_job *j = context;
+  for (int64_t k = from; k < to; k++) {
+    int64_t first = k * j->part, rest = j->rows - first;
+    dlua_row_simd()->sums(j->x + (size_t)(first * j->c) * j->width, j->half,
+                          rest < j->part ? rest : j->part, j->c, j->sums + k * j->padded);
+  }
+}
+
+static dlua_status channel_sum_rows(const dlua_args *a) {
+  const dlua_tensor *x = a->in[0];
+  bool half = x->dtype == DLUA_BF16;
+  if (!dlua_is_nhwc(x) || (x->dtype != DLUA_F32 && !half) || dlua_numel(x) == 0)
+    return DLUA_DECLINED;
+  rows_job j = {.x = dlua_data(x), .half = half, .c = x->size[1]};
+  j.rows = dlua_numel(x) / j.c, j.padded = dlua_row_padded(j.c);
+  j.width = dlua_dtype_size((dlua_dtype)x->dtype), j.part = (j.rows + 4095) / 4096 * 64;
+  int64_t parts = (j.rows + j.part - 1) / j.part;
+  size_t bytes = (size_t)(parts * j.padded) * sizeof(double);
+  DLUA_TRY(dlua_alloc(dlua_cpu(), bytes, (void **)&j.sums));
+  memset(j.sums, 0, bytes);
+  dlua_parallel(parts, (double)(j.part * j.c), add_parts, &j);
+  for (int64_t c = 0; c < j.c; c++) {
+    double sum = 0;
+    for (int64_t k = 0; k < parts; k++) sum += j.sums[k * j.padded + c];
+    dlua_put(a->out[0], c, sum);
+  }
+  dlua_free(dlua_cpu(), j.sums, bytes);
+  return DLUA_OK;
+}
+
 static void channel_sum_back(dlua_back *b) {
   int ndim;
   int64_t size[DLUA_MAX_DIMS], column[DLUA_MAX_DIMS] = {1, 1, 1, 1, 1, 1, 1, 1};
@@ -79,14 +121,14 @@ static void channel_sum_back(dlua_back *b) {
   dlua_give(b, 0, dlua_call(b->s, &dlua_op_expand, dlua_t(g), dlua_list(ndim, size)));
 }
 
-static dlua_kernel *const kernels[] = {channel_sum_fast, NULL};
+static dlua_kernel *const kernels[] = {channel_sum_fast, channel_sum_rows, NULL};
 
 const dlua_op dlua_op_channel_sum = {
     .name = "channel_sum",
     .sig = "x:T -> y",
     .doc = "The sum of every channel of x {n,c,…} over all other dimensions.",
     .dtype = DLUA_SAME_FLOAT,
-    .flags = DLUA_LAYOUTS | DLUA_HIDDEN,
+    .flags = DLUA_LAYOUTS | DLUA_BF16_NHWC | DLUA_HIDDEN,
     .shape = channel_sum_shape,
     .cpu = channel_sum_cpu,
     .fast = kernels,

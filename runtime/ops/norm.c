@@ -268,10 +268,11 @@ const dlua_op dlua_op_batch_norm = {
         "momentum * new, with "
         "the unbiased variance; otherwise the running averages are used. Ioffe and Szegedy, 2015.",
     .dtype = DLUA_ANY_DTYPE,
-    .flags = DLUA_LAYOUTS,
+    .flags = DLUA_LAYOUTS | DLUA_BF16_NHWC,
     .shape = batch_norm_shape,
     .cpu = batch_norm_cpu,
-    .fast = (dlua_kernel *const[]){dlua_batch_norm_fast, dlua_batch_norm_columns, NULL},
+    .fast = (dlua_kernel *const[]){dlua_batch_norm_fast, dlua_batch_norm_rows,
+                                   dlua_batch_norm_columns, NULL},
     .back = batch_norm_back,
     .save = "x weight _mean _rstd",
     .contiguous = "x",
@@ -285,10 +286,11 @@ const dlua_op dlua_op_batch_norm_grad = {
            "sum(g n), gb = sum(g), "
            "gx = weight rstd (g - mean(g) - n mean(g n)) in training, weight rstd g otherwise.",
     .dtype = DLUA_ANY_DTYPE,
-    .flags = DLUA_LAYOUTS | DLUA_HIDDEN | DLUA_NO_GRAD,
+    .flags = DLUA_LAYOUTS | DLUA_BF16_NHWC | DLUA_HIDDEN | DLUA_NO_GRAD,
     .shape = batch_norm_grad_shape,
     .cpu = batch_norm_grad_cpu,
-    .fast = (dlua_kernel *const[]){dlua_batch_norm_grad_fast, dlua_batch_norm_grad_columns, NULL},
+    .fast = (dlua_kernel *const[]){dlua_batch_norm_grad_fast, dlua_batch_norm_grad_rows,
+                                   dlua_batch_norm_grad_columns, NULL},
     .contiguous = "*",
     .follow = "x",
 };

@@ -10,6 +10,7 @@
 #include "../cpu/layout.h"
 #include "../cpu/norm.h"
 #include "../parallel.h"
+#include "reduce.h"
 
 enum { LANES = DLUA_NORM_LANES, SHORTEST = 8 };
 
@@ -50,7 +51,7 @@ static dlua_status open_job(job *j, const dlua_args *a, const dlua_tensor *x) {
 static void close_job(job *j) { dlua_free(dlua_cpu(), j->sums, scratch_bytes(j)); }
 
 static bool takes(const dlua_tensor *x) {
-  return x->dtype == DLUA_F32 && dlua_numel(x) > 0 &&
+  return x->dtype == DLUA_F32 && dlua_numel(x) > 0 && !dlua_is_nhwc(x) &&
          (x->storage->layout != DLUA_STRIDED ||
           (dlua_is_contiguous(x) && dlua_numel(x) >= SHORTEST * x->size[0] * x->size[1]));
 }
@@ -97,32 +98,26 @@ static float channel_value(const dlua_tensor *p, int64_t channel, float missing)
   return p ? dlua_f32(p)[channel * p->stride[0]] : missing;
 }
 
-// Mean and rstd of a group's channels, the running averages, and the factors of the second walk.
+void dlua_norm_factors(const dlua_args *a, int64_t channel, const dlua_moments *m, float *scale,
+                       float *offset) {
+  double mean = channel_value(a->in[3], channel, 0);
+  double rstd = 1 / __builtin_sqrt(channel_value(a->in[4], channel, 0) + a->num[2].f);
+  if (a->num[0].i) dlua_finish_moments(a, channel, m, &mean, &rstd);
+  dlua_f32(a->out[1])[channel] = (float)mean, dlua_f32(a->out[2])[channel] = (float)rstd;
+  double s = rstd * channel_value(a->in[1], channel, 1);
+  *scale = (float)s, *offset = (float)(channel_value(a->in[2], channel, 0) - mean * s);
+}
+
+// What dlua_norm_factors gives for a group's channels.
 static void finish_group(const job *j, int64_t group) {
-  const dlua_args *a = j->a;
   float scale[LANES], offset[LANES];
   for (int64_t i = 0; i < j->block; i++) {
-    int64_t channel = group * j->block + i;
-    double mean = dlua_f32(a->out[1])[channel], rstd = dlua_f32(a->out[2])[channel];
-    if (a->num[0].i) {
-      dlua_moments m = {.shift = vector_of(j, group, 0)[i], .count = j->n * j->length / j->block};
-      total(j, group, i, &m.sum, &m.squares);
-      dlua_finish_moments(a, channel, &m, &mean, &rstd);
-      dlua_f32(a->out[1])[channel] = (float)mean, dlua_f32(a->out[2])[channel] = (float)rstd;
-    }
-    double s = rstd * channel_value(a->in[1], channel, 1);
-    scale[i] = (float)s, offset[i] = (float)(channel_value(a->in[2], channel, 0) - mean * s);
+    dlua_moments m = {.shift = vector_of(j, group, 0)[i], .count = j->n * j->length / j->block};
+    if (j->a->num[0].i) total(j, group, i, &m.sum, &m.squares);
+    dlua_norm_factors(j->a, group * j->block + i, &m, &scale[i], &offset[i]);
   }
   spread_lanes(j, group, 1, scale);
   spread_lanes(j, group, 2, offset);
-}
-
-static void read_running(const dlua_args *a, int64_t channels) {
-  for (int64_t k = 0; k < channels; k++) {
-    dlua_f32(a->out[1])[k] = channel_value(a->in[3], k, 0);
-    dlua_f32(a->out[2])[k] =
-        (float)(1 / __builtin_sqrt(channel_value(a->in[4], k, 0) + a->num[2].f));
-  }
 }
 
 dlua_status dlua_batch_norm_fast(const dlua_args *a) {
@@ -135,8 +130,7 @@ dlua_status dlua_batch_norm_fast(const dlua_args *a) {
     for (int64_t group = 0; group < j.groups; group++)
       spread_lanes(&j, group, 0, j.x + group * j.length);
     dlua_parallel(units, (double)j.length, sum_units, &j);
-  } else
-    read_running(a, j.c);
+  }
   for (int64_t group = 0; group < j.groups; group++) finish_group(&j, group);
   for (int k = 3; k <= 4 && training; k++) {
     if (a->in[k]) a->in[k]->storage->version++;
@@ -168,24 +162,29 @@ static void grad_units(void *context, int64_t from, int64_t to) {
 }
 
 // gx = scale (g - sum/count - (x - mean) rstd² product/count) as g a + x b + c.
+void dlua_norm_grad_factors(const dlua_args *a, int64_t channel, int64_t count, double sum,
+                            double product, float factor[3]) {
+  double mean = dlua_f32(a->in[3])[channel], rstd = dlua_f32(a->in[4])[channel];
+  double scale = rstd * channel_value(a->in[2], channel, 1);
+  double share = (double)a->num[0].i / (double)count; // of the batch's statistics in training
+  double slope = -scale * rstd * rstd * product * share;
+  dlua_put(a->out[1], channel, product * rstd);
+  dlua_put(a->out[2], channel, sum);
+  factor[0] = (float)scale, factor[1] = (float)slope;
+  factor[2] = (float)(-scale * sum * share - slope * mean);
+}
+
 static void finish_grad_group(const job *j, int64_t group) {
-  const dlua_args *a = j->a;
-  float fa[LANES], fb[LANES], fc[LANES];
-  double count = (double)(j->n * j->length / j->block);
+  float factors[3][LANES];
   for (int64_t i = 0; i < j->block; i++) {
-    int64_t channel = group * j->block + i;
-    double mean = dlua_f32(a->in[3])[channel], rstd = dlua_f32(a->in[4])[channel], sum, product;
+    double sum, product;
+    float factor[3];
     total(j, group, i, &sum, &product);
-    dlua_f32(a->out[1])[channel] = (float)(product * rstd);
-    dlua_f32(a->out[2])[channel] = (float)sum;
-    double scale = rstd * channel_value(a->in[2], channel, 1), training = (double)a->num[0].i;
-    double slope = -scale * rstd * rstd * product / count * training;
-    fa[i] = (float)scale, fb[i] = (float)slope;
-    fc[i] = (float)(-scale * sum / count * training - slope * mean);
+    dlua_norm_grad_factors(j->a, group * j->block + i, j->n * j->length / j->block, sum, product,
+                           factor);
+    for (int k = 0; k < 3; k++) factors[k][i] = factor[k];
   }
-  spread_lanes(j, group, 0, fa);
-  spread_lanes(j, group, 1, fb);
-  spread_lanes(j, group, 2, fc);
+  for (int k = 0; k < 3; k++) spread_lanes(j, group, k, factors[k]);
 }
 
 dlua_status dlua_batch_norm_grad_fast(const dlua_args *a) {

@@ -1,13 +1,17 @@
-// norm_fast.h - batch normalisation of f32 activations in contiguous or blocked memory
-// (norm_fast.c).
+// norm_fast.h - the fast kernels of batch normalisation, by how the activations lie, and what they
+// share.
 #ifndef DLUA_NORM_FAST_H
 #define DLUA_NORM_FAST_H
 
 #include "../op.h"
 
+// f32 in contiguous or blocked memory (norm_fast.c).
 dlua_status dlua_batch_norm_fast(const dlua_args *a);
 dlua_status dlua_batch_norm_grad_fast(const dlua_args *a);
-// The same for contiguous x {n,c} (norm_columns.c).
+// f32 and bf16 in NHWC (norm_rows.c); values per channel are f32.
+dlua_status dlua_batch_norm_rows(const dlua_args *a);
+dlua_status dlua_batch_norm_grad_rows(const dlua_args *a);
+// Contiguous f32 x {n,c} (norm_columns.c).
 dlua_status dlua_batch_norm_columns(const dlua_args *a);
 dlua_status dlua_batch_norm_grad_columns(const dlua_args *a);
 
@@ -20,5 +24,13 @@ typedef struct dlua_moments {
 } dlua_moments;
 void dlua_finish_moments(const dlua_args *a, int64_t channel, const dlua_moments *m, double *mean,
                          double *rstd);
+
+// What the fast kernels share: from the moments (of training, else unused) to y = x scale + offset of
+// a channel, setting its mean and rstd; from the sums of g and g (x - mean) over count values to
+// gx = g factor[0] + x factor[1] + factor[2], setting its gradients of weight and bias.
+void dlua_norm_factors(const dlua_args *a, int64_t channel, const dlua_moments *m, float *scale,
+                       float *offset);
+void dlua_norm_grad_factors(const dlua_args *a, int64_t channel, int64_t count, double sum,
+                            double product, float factor[3]);
 
 #endif

@@ -226,7 +226,7 @@ static void max_planes(void *context, int64_t from, int64_t to) {
 
 static dlua_status max_pool2d_fast(const dlua_args *a) {
   const dlua_tensor *x = a->in[0];
-  if (x->dtype != DLUA_F32) return DLUA_DECLINED;
+  if (x->dtype != DLUA_F32 || dlua_is_nhwc(x)) return DLUA_DECLINED;
   job j = {.a = a,
            .block = x->storage->layout == DLUA_STRIDED
                         ? 1
@@ -343,7 +343,8 @@ static dlua_status max_pool2d_grad_cpu(const dlua_args *a) { return run_scatter(
 
 static dlua_status max_pool2d_grad_fast(const dlua_args *a) {
   dlua_layout layout = (dlua_layout)a->in[1]->storage->layout;
-  return layout == DLUA_STRIDED ? DLUA_DECLINED : run_scatter(a, dlua_layout_block(layout));
+  int64_t block = dlua_layout_block(layout);
+  return block ? run_scatter(a, block) : DLUA_DECLINED;
 }
 
 // The gradient by g: what lies at the places, gathered from the planes laid out in a row. Before each
@@ -380,10 +381,10 @@ const dlua_op dlua_op_max_pool2d = {
            "gradient goes to the first "
            "maximum; a NaN is the maximum of its window.",
     .dtype = DLUA_SAME_FLOAT,
-    .flags = DLUA_LAYOUTS,
+    .flags = DLUA_LAYOUTS | DLUA_BF16_NHWC,
     .shape = max_pool2d_shape,
     .cpu = max_pool2d_cpu,
-    .fast = (dlua_kernel *const[]){max_pool2d_fast, NULL},
+    .fast = (dlua_kernel *const[]){max_pool2d_fast, dlua_max_pool2d_rows, NULL},
     .back = max_back,
     .save = "_indices",
     .contiguous = "x",
@@ -411,10 +412,10 @@ const dlua_op dlua_op_max_pool2d_grad = {
     .doc = "The gradient of max pooling by x: g added up at the places where the maxima were "
            "(1-based in each plane).",
     .dtype = DLUA_ANY_DTYPE,
-    .flags = DLUA_LAYOUTS | DLUA_HIDDEN,
+    .flags = DLUA_LAYOUTS | DLUA_BF16_NHWC | DLUA_HIDDEN,
     .shape = max_pool2d_grad_shape,
     .cpu = max_pool2d_grad_cpu,
-    .fast = (dlua_kernel *const[]){max_pool2d_grad_fast, NULL},
+    .fast = (dlua_kernel *const[]){max_pool2d_grad_fast, dlua_max_pool2d_grad_rows, NULL},
     .back = max_pool2d_grad_back,
     .save = "indices",
     .contiguous = "*",

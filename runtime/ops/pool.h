@@ -20,4 +20,8 @@ static inline int64_t dlua_adaptive_to(int64_t i, int64_t n, int64_t o) {
   return ((i + 1) * n + o - 1) / o;
 }
 
+// Max pooling and its gradient over NHWC activations of f32 and bf16 (pool_rows.c).
+dlua_status dlua_max_pool2d_rows(const dlua_args *a);
+dlua_status dlua_max_pool2d_grad_rows(const dlua_args *a);
+
 #endif

@@ -89,7 +89,7 @@ static dlua_status run_plain(job *j) {
 // Blocked planes, and strided ones whose windows are whole rows: a window is then one run.
 static bool vectors_apply(job *j) {
   const dlua_tensor *given = j->spread ? j->y : j->x;
-  if (given->dtype != DLUA_F32) return false;
+  if (given->dtype != DLUA_F32 || dlua_is_nhwc(given)) return false;
   j->block = dlua_layout_block((dlua_layout)given->storage->layout);
   if (j->block) return true;
   j->block = 1;

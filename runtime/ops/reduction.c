@@ -7,6 +7,7 @@
 // It refuses to split one result over threads: only sums do that, in fixed slices.
 #include <string.h>
 
+#include "../half.h"
 #include "../parallel.h"
 #include "reduce.h"
 
@@ -132,6 +133,8 @@ dlua_status dlua_fold_parallel(const dlua_args *a, const dlua_folder *f, unsigne
 void dlua_put(const dlua_tensor *out, int64_t o, double value) {
   if (out->dtype == DLUA_F32)
     dlua_f32(out)[o] = (float)value;
+  else if (out->dtype == DLUA_BF16)
+    ((uint16_t *)dlua_data(out))[o] = dlua_f32_to_bf16((float)value);
   else
     dlua_f64(out)[o] = value;
 }
