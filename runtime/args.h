@@ -77,8 +77,11 @@ enum {              // dlua_op.flags
   DLUA_CREATE = 16, // no tensor inputs; takes options dtype, device, requires_grad
   DLUA_HALF = 32,   // the CPU kernel takes bf16 and f16 itself; others run through f32
   DLUA_BF16_UNITS = 1024, // its fast CPU kernels take bf16 where the CPU multiplies it, or decline
-  DLUA_BF16_NHWC = 2048,  // its fast CPU kernels take bf16 in NHWC, with f32 values per channel
-  DLUA_NO_GRAD = 64,      // float results that carry no gradient on purpose (documented in doc)
+  DLUA_BORROWS =
+      4096, // with DLUA_HALF: computes bf16 and f16 in f32 on the CPU, where its kernel takes
+            // numbers as f32 and other inputs as they are
+  DLUA_BF16_NHWC = 2048, // its fast CPU kernels take bf16 in NHWC, with f32 values per channel
+  DLUA_NO_GRAD = 64,     // float results that carry no gradient on purpose (documented in doc)
   DLUA_HIDDEN =
       128, // a part of other ops (their gradients): no Lua method, but tests and docs like any op
   DLUA_WRAPS = 512,  // integers wrap around, and so may a number beyond them: u8 - 300

@@ -165,6 +165,11 @@ static bool takes_half(const dlua_args *a, dlua_dtype dtype) {
          !dlua_reference_mode() && dlua_onednn_bf16();
 }
 
+// Brings an input of an op that computes 16 bits in f32 itself to what its kernel takes.
+static dlua_status lend_input(dlua_frame *f, int k) {
+  return f->in[k]->number ? cast_input(f, k, DLUA_F32) : DLUA_OK;
+}
+
 // The input of a call whose layout the kernels go by.
 static const dlua_tensor *leading_input(const dlua_args *a) {
   int k = 0;
@@ -186,11 +191,14 @@ static dlua_status convert_dtypes(dlua_frame *f) {
   f->narrow = DLUA_F32;
   bool half = dtype == DLUA_BF16 || dtype == DLUA_F16;
   bool rows = takes_rows(a, dtype);
+  bool borrows = half && (a->op->flags & DLUA_BORROWS) && a->device == dlua_cpu();
   if (half && !rows && !takes_half(a, dtype)) f->narrow = dtype, dtype = DLUA_F32;
   for (int k = 0; k < a->nin; k++) {
     if (!f->in[k]) continue;
     if (dlua_input_param(f->a, k)->kind != 'T')
       DLUA_TRY(convert_index(f, k));
+    else if (borrows)
+      DLUA_TRY(lend_input(f, k));
     else if (a->op->dtype != DLUA_ANY_DTYPE)
       DLUA_TRY(cast_input(f, k, dtype));
     else if (f->narrow != DLUA_F32 && f->in[k]->dtype == f->narrow)

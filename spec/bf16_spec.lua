@@ -96,3 +96,52 @@ describe("a convolution in bf16", function()
     check_all("a part", bf16(3, 40, 20, 20):narrow(2, 3, 32):narrow(3, 2, 9), bf16(16, 32, 3, 3), nil, {padding = 0})
   end)
 end)
+
+describe("arithmetic in 16 bits", function()
+  before_each(function() dlua.seed(5) end)
+
+  -- f of x {40,50} in bf16 and f16 gives what it gives for x in f32, rounded once.
+  local function check_rounded(what, f)
+    for _, dtype in ipairs {"bf16", "f16"} do
+      local x, y = dlua.randn(40, 50):to(dtype), dlua.randn(40, 50):to(dtype)
+      local wanted, got = f(x:float(), y:float()), f(x:clone(), y)
+      if wanted.dtype == "f32" then wanted = wanted:to(dtype) end
+      assert.equal(wanted.dtype, got.dtype, what)
+      assert.is_true(wanted:eq(got):all():item(), what .. " in " .. dtype)
+    end
+  end
+
+  local operands = {
+    ["a number"] = function() return 0.1 end,
+    ["an integer"] = function() return 3 end,
+    ["a tensor of its dtype"] = function(_, y) return y end,
+    ["a transposed tensor"] = function(_, y) return y:reshape(50, 40):t() end,
+    ["a row"] = function(_, y) return y[{{3, 3}}] end,
+    ["a column"] = function(_, y) return y[{{}, {2, 2}}] end,
+    ["one element of f32"] = function() return dlua.tensor(0.1) end,
+    ["one element of f64"] = function() return dlua.tensor(0.1, {dtype = "f64"}) end,
+    ["integers"] = function() return dlua.range(1, 2000, {dtype = "i64"}):reshape(40, 50) end,
+    ["a mask"] = function() return dlua.range(1, 2000):reshape(40, 50):gt(700) end,
+  }
+  for name, operand in pairs(operands) do
+    it("takes " .. name, function()
+      for _, op in ipairs {"add", "mul", "div", "maximum", "gt", "eq"} do
+        check_rounded(op .. " of " .. name, function(x, y) return dlua[op](x, operand(x, y)) end)
+        if name ~= "a number" and name ~= "an integer" then
+          check_rounded(op .. " to " .. name, function(x, y) return dlua[op](operand(x, y), x) end)
+        end
+      end
+      check_rounded("add_ of " .. name, function(x, y) return x:add_(operand(x, y)) end)
+      check_rounded("sub_ of " .. name .. " from columns", function(x, y)
+        return x:t():sub_(dlua.add(operand(x, y), 0):t())
+      end)
+    end)
+  end
+
+  it("takes functions, limits and tests", function()
+    check_rounded("exp", function(x) return x:exp() end)
+    check_rounded("clamp", function(x) return x:clamp {min = -0.3, max = 1e6} end)
+    check_rounded("isnan", function(x) return (x / 0 * 0):isnan() end)
+    check_rounded("neg_", function(x) return x:t():neg_() end)
+  end)
+end)

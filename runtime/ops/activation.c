@@ -8,10 +8,7 @@
 
 #include "pointwise.h"
 
-enum {
-  ACTIVATION = DLUA_ELEMENTWISE | DLUA_INPLACE | DLUA_HALF,
-  GRADIENT = DLUA_ELEMENTWISE | DLUA_HIDDEN | DLUA_HALF
-};
+enum { ACTIVATION = DLUA_ROWS | DLUA_INPLACE, GRADIENT = DLUA_ROWS | DLUA_HIDDEN };
 
 #define ACTIVATION_OP(op, rule, signature, text, ...) \
   const dlua_op dlua_op_##op = {.name = #op, \

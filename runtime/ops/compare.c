@@ -53,7 +53,7 @@ DLUA_FAST(isfinite, 1)
                                 .sig = "x:T, y:T -> out", \
                                 .doc = text, \
                                 .dtype = DLUA_COMPARE, \
-                                .flags = DLUA_ELEMENTWISE, \
+                                .flags = DLUA_ROWS, \
                                 .shape = dlua_shape_broadcast, \
                                 .cpu = op##_cpu, \
                                 __VA_ARGS__};
@@ -62,7 +62,7 @@ DLUA_FAST(isfinite, 1)
                                 .sig = "x:T -> y", \
                                 .doc = text, \
                                 .dtype = DLUA_COMPARE, \
-                                .flags = DLUA_ELEMENTWISE, \
+                                .flags = DLUA_ROWS, \
                                 .shape = dlua_shape_same, \
                                 .cpu = op##_cpu, \
                                 .fast = DLUA_ONLY(op##_fast)};

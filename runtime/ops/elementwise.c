@@ -22,7 +22,10 @@
   DLUA_ROW2(op##_u8, uint8_t, uint8_t, uint8_t, expression) \
   DLUA_ROW2(op##_bool, bool, bool, bool, expression)
 
-enum { ARITHMETIC = DLUA_ELEMENTWISE | DLUA_INPLACE };
+enum {
+  ARITHMETIC = DLUA_ELEMENTWISE | DLUA_INPLACE, // integers are looked at before
+  ROWS = DLUA_ROWS | DLUA_INPLACE
+};
 
 static dlua_tensor *choose(dlua_back *b, dlua_tensor *condition, dlua_tensor *x, dlua_tensor *y) {
   return dlua_call(b->s, &dlua_op_where, dlua_t(condition), dlua_t(x), dlua_t(y));
@@ -74,7 +77,7 @@ const dlua_op dlua_op_add = {
     .sig = "x:T, y:T -> out",
     .doc = "x + y.",
     .dtype = DLUA_PROMOTE,
-    .flags = ARITHMETIC | DLUA_WRAPS,
+    .flags = ROWS | DLUA_WRAPS,
     .shape = dlua_shape_broadcast,
     .cpu = add_cpu,
     .fast = DLUA_ONLY(add_fast),
@@ -86,7 +89,7 @@ const dlua_op dlua_op_sub = {
     .sig = "x:T, y:T -> out",
     .doc = "x - y.",
     .dtype = DLUA_PROMOTE,
-    .flags = ARITHMETIC | DLUA_WRAPS,
+    .flags = ROWS | DLUA_WRAPS,
     .shape = dlua_shape_broadcast,
     .cpu = sub_cpu,
     .fast = DLUA_ONLY(sub_fast),
@@ -99,7 +102,7 @@ const dlua_op dlua_op_mul = {
     .sig = "x:T, y:T -> out",
     .doc = "x * y.",
     .dtype = DLUA_PROMOTE,
-    .flags = ARITHMETIC | DLUA_WRAPS,
+    .flags = ROWS | DLUA_WRAPS,
     .shape = dlua_shape_broadcast,
     .cpu = mul_cpu,
     .fast = DLUA_ONLY(mul_fast),
@@ -112,7 +115,7 @@ const dlua_op dlua_op_div = {
     .sig = "x:T, y:T(0.5,3) -> out",
     .doc = "x / y; integers are divided as f32.",
     .dtype = DLUA_PROMOTE_FLOAT,
-    .flags = ARITHMETIC,
+    .flags = ROWS,
     .shape = dlua_shape_broadcast,
     .cpu = div_cpu,
     .fast = DLUA_ONLY(div_fast),
@@ -363,7 +366,7 @@ const dlua_op dlua_op_maximum = {
     .sig = "x:T, y:T -> out",
     .doc = "The larger of x and y; nan where one is nan. Equals share the gradient.",
     .dtype = DLUA_PROMOTE,
-    .flags = ARITHMETIC,
+    .flags = ROWS,
     .shape = dlua_shape_broadcast,
     .cpu = maximum_cpu,
     .fast = DLUA_ONLY(maximum_fast),
@@ -376,7 +379,7 @@ const dlua_op dlua_op_minimum = {
     .sig = "x:T, y:T -> out",
     .doc = "The smaller of x and y; nan where one is nan. Equals share the gradient.",
     .dtype = DLUA_PROMOTE,
-    .flags = ARITHMETIC,
+    .flags = ROWS,
     .shape = dlua_shape_broadcast,
     .cpu = minimum_cpu,
     .fast = DLUA_ONLY(minimum_fast),
@@ -402,7 +405,7 @@ const dlua_op dlua_op_atan2 = {
     .sig = "y:T, x:T(0.2,3) -> out",
     .doc = "The angle of the point (x, y), from -pi to pi.",
     .dtype = DLUA_PROMOTE_FLOAT,
-    .flags = ARITHMETIC,
+    .flags = ROWS,
     .shape = dlua_shape_broadcast,
     .cpu = atan2_cpu,
     .back = atan2_back,

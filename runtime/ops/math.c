@@ -8,7 +8,7 @@
 
 #include "pointwise.h"
 
-enum { ARITHMETIC = DLUA_ELEMENTWISE | DLUA_INPLACE };
+enum { ARITHMETIC = DLUA_ROWS | DLUA_INPLACE };
 
 #define ANY_ROWS1(op, of_floats, of_integers) \
   DLUA_FLOAT_ROWS1(op, of_floats) \
@@ -322,7 +322,7 @@ const dlua_op dlua_op_clamp_grad = {
     .sig = "g:T, x:T, min:n?, max:n? -> gx",
     .doc = "g where min <= x <= max, 0 elsewhere: the gradient of clamp.",
     .dtype = DLUA_SAME_FLOAT,
-    .flags = DLUA_ELEMENTWISE | DLUA_HIDDEN,
+    .flags = DLUA_ROWS | DLUA_HIDDEN,
     .shape = dlua_shape_same,
     .cpu = clamp_grad_cpu,
     .fast = DLUA_ONLY(clamp_grad_fast),

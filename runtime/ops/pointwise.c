@@ -5,41 +5,56 @@
 
 enum { PIECE = 512 };
 
-// A row of f32 on operands that all are of one 16-bit dtype.
+// A row of f32 for operands of which some are of other dtypes.
 typedef struct narrow {
   dlua_row *row;
   void *context;
-  int n; // operands
-  dlua_dtype dtype;
+  int n;                               // operands
+  dlua_row *widen[DLUA_ITER_OPERANDS]; // of an input, NULL where the row reads it as it is
+  dlua_row *round;                     // of the result, NULL where the row writes its dtype
 } narrow;
 
 static void narrow_row(void *context, int64_t n, char **p, const int64_t *s) {
   const narrow *r = context;
-  dlua_row *widen = dlua_cast_simd()->to_f32[r->dtype],
-           *round = dlua_cast_simd()->from_f32[r->dtype];
   float wide[DLUA_ITER_OPERANDS][PIECE];
   for (int64_t from = 0; from < n; from += PIECE) {
     int64_t count = n - from < PIECE ? n - from : PIECE, step[DLUA_ITER_OPERANDS];
     char *piece[DLUA_ITER_OPERANDS];
     for (int k = 0; k < r->n; k++) {
-      piece[k] = (char *)wide[k], step[k] = k > 0 && s[k] == 0 ? 0 : (int64_t)sizeof(float);
-      if (k == 0) continue;
-      widen(NULL, s[k] ? count : 1, (char *[]){piece[k], p[k] + from * s[k]},
-            (int64_t[]){sizeof(float), s[k]});
+      char *given = p[k] + from * s[k];
+      bool as_it_is = k == 0 ? !r->round : !r->widen[k];
+      piece[k] = as_it_is ? given : (char *)wide[k];
+      step[k] = as_it_is || (k > 0 && s[k] == 0) ? s[k] : (int64_t)sizeof(float);
+      if (k > 0 && !as_it_is)
+        r->widen[k](NULL, s[k] ? count : 1, (char *[]){piece[k], given},
+                    (int64_t[]){sizeof(float), s[k]});
     }
     r->row(r->context, count, piece, step);
-    round(NULL, count, (char *[]){p[0] + from * s[0], piece[0]}, (int64_t[]){s[0], sizeof(float)});
+    if (r->round)
+      r->round(NULL, count, (char *[]){p[0] + from * s[0], piece[0]},
+               (int64_t[]){s[0], sizeof(float)});
   }
 }
 
-static dlua_dtype dtype_of(const dlua_args *a) { return (dlua_dtype)a->in[a->nin - 1]->dtype; }
+static bool is_half(dlua_dtype dtype) { return dtype == DLUA_BF16 || dtype == DLUA_F16; }
 
-// Whether the call runs on the rows of f32: all operands are 16 bits wide. One with a mask only moves
-// elements and has rows of its own.
+// Whether the call computes in 16 bits on the rows of f32.
 static bool borrows(const dlua_args *a) {
-  dlua_dtype dtype = dtype_of(a);
-  return (dtype == DLUA_BF16 || dtype == DLUA_F16) && a->in[0]->dtype == dtype;
+  return (a->op->flags & DLUA_BORROWS) && is_half(a->dtype);
 }
+
+static narrow borrowed(const dlua_args *a, dlua_row *row) {
+  dlua_dtype result = (dlua_dtype)a->out[0]->dtype;
+  narrow r = {.row = row, .context = (void *)a->num, .n = a->nin + 1};
+  if (is_half(result)) r.round = dlua_cast_simd()->from_f32[result];
+  for (int k = 0; k < a->nin; k++) {
+    bool computes = a->sig->tensor[k].kind == 'T'; // with it; masks are read as they are
+    if (computes) r.widen[k + 1] = dlua_cast_simd()->to_f32[a->in[k]->dtype];
+  }
+  return r;
+}
+
+static dlua_dtype dtype_of(const dlua_args *a) { return (dlua_dtype)a->in[a->nin - 1]->dtype; }
 
 static dlua_dtype rows_dtype(const dlua_args *a) { return borrows(a) ? DLUA_F32 : dtype_of(a); }
 
@@ -57,9 +72,9 @@ dlua_status dlua_rows_run(const dlua_args *a, dlua_rows rows) {
   }
   dlua_iter it;
   begin(&it, a);
-  narrow half = {row, (void *)a->num, a->nin + 1, dtype_of(a)};
+  narrow half;
   if (borrows(a))
-    dlua_iter_run_serial(&it, narrow_row, &half);
+    half = borrowed(a, row), dlua_iter_run_serial(&it, narrow_row, &half);
   else
     dlua_iter_run_serial(&it, row, (void *)a->num);
   return DLUA_OK;
@@ -69,9 +84,9 @@ dlua_status dlua_rows_fast(const dlua_args *a, dlua_row *row, double cost) {
   if (!row) return DLUA_DECLINED;
   dlua_iter it;
   begin(&it, a);
-  narrow half = {row, (void *)a->num, a->nin + 1, dtype_of(a)};
+  narrow half;
   if (borrows(a))
-    dlua_iter_run(&it, cost + 2, narrow_row, &half);
+    half = borrowed(a, row), dlua_iter_run(&it, cost + 2, narrow_row, &half);
   else
     dlua_iter_run(&it, cost, row, (void *)a->num);
   return DLUA_OK;

@@ -14,7 +14,7 @@
 typedef dlua_row *const dlua_rows[DLUA_DTYPES]; // by dtype of the last input
 
 // Runs the row for the call's dtype on this thread, with the call's numbers as its context. A call in
-// bf16 or f16, of an op with DLUA_HALF whose operands all are, runs on the rows of f32.
+// bf16 or f16, of an op with DLUA_BORROWS, runs on the rows of f32.
 dlua_status dlua_rows_run(const dlua_args *a, dlua_rows rows);
 // Runs a fast row on the whole team; declines where there is none.
 dlua_status dlua_rows_fast(const dlua_args *a, dlua_row *row, double cost);
@@ -22,6 +22,9 @@ dlua_status dlua_rows_fast(const dlua_args *a, dlua_row *row, double cost);
 const dlua_dtype_rows *dlua_rows_of(const dlua_args *a);
 // A number of the call, or what to take where it is missing; integers of kind n become doubles.
 double dlua_number_or(const dlua_value *v, double missing);
+
+// Flags of ops whose kernels are made of rows of f32 and those of other dtypes.
+enum { DLUA_ROWS = DLUA_ELEMENTWISE | DLUA_HALF | DLUA_BORROWS };
 
 #define DLUA_AT(T, i) (*(T *)(p[i] + k * s[i]))
 

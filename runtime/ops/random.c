@@ -395,10 +395,38 @@ static dlua_status dropout2d_shape(dlua_args *a) {
   return DLUA_OK;
 }
 
+static void drop(const draw *d, int64_t count, const uint32_t *bits, const float *x, float *y,
+                 uint8_t *mask) {
+  if (!d->plain) {
+    dlua_fold_simd()->dropout(y, mask, x, bits, count, d->threshold, d->scale);
+    return;
+  }
+  for (int64_t k = 0; k < count; k++) {
+    mask[k] = bits[k] >> 8 >= d->threshold;
+    y[k] = mask[k] ? x[k] * d->scale : 0;
+  }
+}
+
+// bf16 and f16 are widened and rounded piece by piece.
+static void drop_narrow(const draw *d, int64_t k, int64_t count, const uint32_t *bits) {
+  float x[PIECE], y[PIECE];
+  const dlua_cast_rows *rows = dlua_cast_simd();
+  const int64_t wide = sizeof(float), narrow = sizeof(uint16_t);
+  uint16_t *from = (uint16_t *)dlua_data(d->x) + k, *to = (uint16_t *)dlua_data(d->out) + k;
+  rows->to_f32[d->x->dtype](NULL, count, (char *[]){(char *)x, (char *)from},
+                            (int64_t[]){wide, narrow});
+  drop(d, count, bits, x, y, d->mask + k);
+  rows->from_f32[d->out->dtype](NULL, count, (char *[]){(char *)to, (char *)y},
+                                (int64_t[]){narrow, wide});
+}
+
 static void dropout_piece(const draw *d, int64_t k, int64_t count, const uint32_t *bits) {
-  if (d->channel == 1 && !d->plain && d->out->dtype == DLUA_F32) {
-    dlua_fold_simd()->dropout(dlua_f32(d->out) + k, d->mask + k, dlua_f32(d->x) + k, bits, count,
-                              d->threshold, d->scale);
+  if (d->out->dtype == DLUA_BF16 || d->out->dtype == DLUA_F16) {
+    drop_narrow(d, k, count, bits);
+    return;
+  }
+  if (d->channel == 1 && d->out->dtype == DLUA_F32) {
+    drop(d, count, bits, dlua_f32(d->x) + k, dlua_f32(d->out) + k, d->mask + k);
     return;
   }
   for (int64_t j = k; j < k + count; j++) {
@@ -441,7 +469,7 @@ const dlua_op dlua_op_dropout = {
     .doc = "Zeroes each element with probability p and divides the others by 1 - p; x itself when "
            "training is false.",
     .dtype = DLUA_SAME_FLOAT,
-    .flags = DLUA_RANDOM,
+    .flags = DLUA_RANDOM | DLUA_HALF,
     .shape = dropout_shape,
     .cpu = dropout_cpu,
     .fast = (dlua_kernel *const[]){dropout_team, NULL},
@@ -461,7 +489,7 @@ const dlua_op dlua_op_dropout_grad = {
     .sig = "mask:B, g:T, p:f=0.5 -> gx",
     .doc = "g / (1 - p) where the mask is true, g * 0 elsewhere.",
     .dtype = DLUA_SAME_FLOAT,
-    .flags = DLUA_ELEMENTWISE | DLUA_HIDDEN,
+    .flags = DLUA_ROWS | DLUA_HIDDEN,
     .shape = dlua_shape_broadcast,
     .cpu = dropout_grad_cpu,
     .fast = DLUA_ONLY(dropout_grad_fast),
