@@ -3,6 +3,7 @@
 #define DLUA_POOL_H
 
 #include "../cpu/max_pool.h"
+#include "../half.h"
 #include "../op.h"
 
 // Numbers 0.. of a pooling op from kernel on: kernel, stride, padding, and dilation where it has
@@ -23,5 +24,17 @@ static inline int64_t dlua_adaptive_to(int64_t i, int64_t n, int64_t o) {
 // Max pooling and its gradient over NHWC activations of f32 and bf16 (pool_rows.c).
 dlua_status dlua_max_pool2d_rows(const dlua_args *a);
 dlua_status dlua_max_pool2d_grad_rows(const dlua_args *a);
+
+// Element k of f32 or bf16 (half).
+static inline float dlua_pool_value(const void *x, bool half, int64_t k) {
+  return half ? dlua_bf16_to_f32(((const uint16_t *)x)[k]) : ((const float *)x)[k];
+}
+// Adds to sums {pixels of an image, n}, which are 0, what belongs to its channels first .. first + n.
+typedef void dlua_pool_add(const void *context, int64_t image, int64_t first, int64_t n,
+                           float *sums);
+// Fills gx, in NHWC of f32 or bf16, with such sums, on the team; cost: operations per image and
+// channel.
+dlua_status dlua_pool_spread(const dlua_tensor *gx, double cost, dlua_pool_add *add,
+                             const void *context);
 
 #endif

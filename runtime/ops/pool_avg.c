@@ -2,11 +2,14 @@
 // average pooling is the gradient of the gradient.
 #include <string.h>
 
+#include "../cpu/channel_rows.h"
 #include "../cpu/fold.h"
 #include "../cpu/layout.h"
+#include "../cpu/simd.h"
 #include "../parallel.h"
 #include "pool.h"
 
+enum { SHARES = 64 };                      // channels whose shares are at hand
 enum { CEIL_MODE = 3, COUNT_PADDING = 4 }; // numbers of avg_pool2d after kernel, stride and padding
 
 // One pooled dimension: window i covers from .. to of n elements and is counted as `count`.
@@ -142,7 +145,101 @@ static void block_planes(void *context, int64_t from, int64_t to) {
   }
 }
 
+// ---------------------------------------------------------------- rows of channels
+
+// An averaging of NHWC activations with sums for every slice of the team.
+typedef struct row_job {
+  const job *j;
+  int64_t padded;
+  double *scratch; // {threads, 2, padded}: sums, and room for as many floats
+  int next;        // slice that takes its scratch next
+} row_job;
+
+static char *element(const dlua_tensor *x, int64_t k) {
+  return (char *)dlua_data(x) + (size_t)k * dlua_dtype_size((dlua_dtype)x->dtype);
+}
+
+// Pixel k of the result, counted through all images.
+static void average_pixel(const row_job *r, int64_t k, double *sums) {
+  const job *j = r->j;
+  int64_t c = j->x->size[1], image = k / (j->p.oh * j->p.ow), step = 1;
+  window rows = window_at(j, k / j->p.ow % j->p.oh, true),
+         columns = window_at(j, k % j->p.ow, false);
+  int64_t n = columns.to - columns.from;
+  if (n == j->p.w) n *= rows.to - rows.from, step = rows.to - rows.from;
+  memset(sums, 0, (size_t)r->padded * sizeof *sums);
+  for (int64_t row = rows.from; row < rows.to; row += step) {
+    int64_t at = ((image * j->p.h + row) * j->p.w + columns.from) * c;
+    dlua_row_simd()->sums(element(j->x, at), j->x->dtype == DLUA_BF16, n, c, sums);
+  }
+  float *means = (float *)(sums + r->padded);
+  for (int64_t l = 0; l < c; l++)
+    means[l] = (float)(sums[l] / (double)(rows.count * columns.count));
+  if (j->y->dtype == DLUA_F32)
+    memcpy(element(j->y, k * c), means, (size_t)c * sizeof *means);
+  else
+    dlua_cast_simd()->from_f32[DLUA_BF16](NULL, c, (char *[]){element(j->y, k * c), (char *)means},
+                                          (int64_t[]){sizeof(uint16_t), sizeof(float)});
+}
+
+static void average_pixels(void *context, int64_t from, int64_t to) {
+  row_job *r = context;
+  int slice = __atomic_fetch_add(&r->next, 1, __ATOMIC_RELAXED);
+  for (int64_t k = from; k < to; k++) average_pixel(r, k, r->scratch + slice * 2 * r->padded);
+}
+
+// A window's share of g: one element of each of its n channels.
+static void add_share(const job *j, window rows, window columns, int64_t at, int64_t n,
+                      float *sums) {
+  const void *g = dlua_data(j->y);
+  bool half = j->y->dtype == DLUA_BF16;
+  double count = (double)(rows.count * columns.count);
+  float share[SHARES];
+  for (int64_t first = 0; first < n; first += SHARES) {
+    int64_t some = n - first < SHARES ? n - first : SHARES;
+    for (int64_t l = 0; l < some; l++)
+      share[l] = (float)((double)dlua_pool_value(g, half, at + first + l) / count);
+    for (int64_t r = rows.from; r < rows.to; r++) {
+      for (int64_t c = columns.from; c < columns.to; c++) {
+        float *to = sums + (r * j->p.w + c) * n + first;
+        for (int64_t l = 0; l < some; l++) to[l] += share[l];
+      }
+    }
+  }
+}
+
+static void add_shares(const void *context, int64_t image, int64_t first, int64_t n, float *sums) {
+  const job *j = context;
+  int64_t c = j->x->size[1], at = image * j->p.oh * j->p.ow * c + first;
+  for (int64_t i = 0; i < j->p.oh; i++) {
+    window rows = window_at(j, i, true);
+    for (int64_t k = 0; k < j->p.ow; k++, at += c) {
+      window columns = window_at(j, k, false);
+      add_share(j, rows, columns, at, n, sums);
+    }
+  }
+}
+
+static bool rows_apply(const job *j) {
+  const dlua_tensor *given = j->spread ? j->y : j->x;
+  bool pixel = j->p.oh == 1 && j->p.ow == 1; // which lies alike in both layouts
+  return (given->dtype == DLUA_F32 || given->dtype == DLUA_BF16) && dlua_is_nhwc(j->x) &&
+         (pixel || dlua_is_nhwc(j->y)) && given->dtype == (j->spread ? j->x : j->y)->dtype;
+}
+
+static dlua_status run_rows(const job *j) {
+  double window = (double)(j->p.h * j->p.w) / (double)(j->p.oh * j->p.ow);
+  if (j->spread) return dlua_pool_spread(j->x, 2.0 * (double)(j->p.h * j->p.w), add_shares, j);
+  row_job r = {.j = j, .padded = dlua_row_padded(j->x->size[1])};
+  size_t bytes = (size_t)(dlua_threads() * 2 * r.padded) * sizeof(double);
+  DLUA_TRY(dlua_alloc(dlua_cpu(), bytes, (void **)&r.scratch));
+  dlua_parallel(j->x->size[0] * j->p.oh * j->p.ow, window * (double)r.padded, average_pixels, &r);
+  dlua_free(dlua_cpu(), r.scratch, bytes);
+  return DLUA_OK;
+}
+
 static dlua_status run_vectors(job *j) {
+  if (rows_apply(j)) return run_rows(j);
   if (!vectors_apply(j)) return DLUA_DECLINED;
   int64_t in = j->p.h * j->p.w * j->block;
   dlua_parallel(j->x->size[0] * j->x->size[1] / j->block, (double)in, block_planes, j);
@@ -236,7 +333,7 @@ const dlua_op dlua_op_avg_pool2d = {
            "counts as zeros unless "
            "count_include_pad is false.",
     .dtype = DLUA_SAME_FLOAT,
-    .flags = DLUA_LAYOUTS,
+    .flags = DLUA_LAYOUTS | DLUA_BF16_NHWC,
     .shape = avg_pool2d_shape,
     .cpu = avg_pool2d_cpu,
     .fast = (dlua_kernel *const[]){avg_pool2d_fast, NULL},
@@ -251,7 +348,7 @@ const dlua_op dlua_op_avg_pool2d_grad = {
     .doc = "The gradient of avg_pool2d by x of that size: each element of g divided evenly over "
            "its window.",
     .dtype = DLUA_SAME_FLOAT,
-    .flags = DLUA_LAYOUTS | DLUA_HIDDEN,
+    .flags = DLUA_LAYOUTS | DLUA_BF16_NHWC | DLUA_HIDDEN,
     .shape = grad_shape,
     .cpu = avg_pool2d_grad_cpu,
     .fast = (dlua_kernel *const[]){avg_pool2d_grad_fast, NULL},
@@ -321,7 +418,7 @@ const dlua_op dlua_op_adaptive_avg_pool2d = {
            "rows goes from "
            "floor(i n / o) to ceil((i + 1) n / o).",
     .dtype = DLUA_SAME_FLOAT,
-    .flags = DLUA_LAYOUTS,
+    .flags = DLUA_LAYOUTS | DLUA_BF16_NHWC,
     .shape = adaptive_avg_pool2d_shape,
     .cpu = adaptive_avg_pool2d_cpu,
     .fast = (dlua_kernel *const[]){adaptive_avg_pool2d_fast, NULL},
@@ -334,7 +431,7 @@ const dlua_op dlua_op_adaptive_avg_pool2d_grad = {
     .sig = "g:T, size:s -> gx",
     .doc = "The gradient of adaptive_avg_pool2d by x of that size.",
     .dtype = DLUA_SAME_FLOAT,
-    .flags = DLUA_LAYOUTS | DLUA_HIDDEN,
+    .flags = DLUA_LAYOUTS | DLUA_BF16_NHWC | DLUA_HIDDEN,
     .shape = grad_shape,
     .cpu = adaptive_avg_pool2d_grad_cpu,
     .fast = (dlua_kernel *const[]){adaptive_avg_pool2d_grad_fast, NULL},
