@@ -33,6 +33,12 @@ function helpers.loader(batches)
   end}, {__len = function() return #batches end})
 end
 
+-- DLUA_SHARE=1/2 is the first of two processes that share the work: is the k-th piece its own? Also how many there are.
+function helpers.is_mine(k)
+  local share, shares = (os.getenv "DLUA_SHARE" or "1/1"):match "^(%d+)/(%d+)$"
+  return (k - share) % shares == 0, math.tointeger(shares)
+end
+
 -- The bytes of a file.
 function helpers.read(path)
   local file = assert(io.open(path, "rb"))

@@ -6,6 +6,7 @@ local cases = require "spec.cases"
 local derived = require "spec.derived"
 local reference = require "spec.reference"
 local live = require "spec.live"
+local is_mine = require "spec.helpers".is_mine
 
 math.randomseed(7)
 
@@ -13,10 +14,6 @@ math.randomseed(7)
 local most_places = os.getenv "DLUA_SANITIZED" and 2 or 12
 local names = dlua.op_info()
 table.sort(names)
-
--- DLUA_SHARE=1/2 looks at every second op, 2/2 at the others, so that two processes can share the work.
-local share, shares = (os.getenv "DLUA_SHARE" or "1/1"):match "^(%d+)/(%d+)$"
-share, shares = math.tointeger(share), math.tointeger(shares)
 
 -- Ops that cannot have a value reference, with the reason.
 local exempt = {
@@ -359,7 +356,7 @@ describe("the list of ops", function()
 end)
 
 for place, name in ipairs(names) do
-  if place % shares ~= share % shares then goto continue end
+  if not is_mine(place) then goto continue end
   local op = dlua.op_info(name)
   local samples = derived.samples(op)
   describe("op " .. name, function()
@@ -412,6 +409,7 @@ end
 describe("injected failures", function()
   it("are many", function() -- see faults_spec
     local least = live.step == 1 and 14500 or 13000 // live.step -- steps are rounded down in each sample
+    local _, shares = is_mine(1)
     assert.is_true(live.injections * shares >= least, live.injections .. " allocations were made to fail")
   end)
 end)
