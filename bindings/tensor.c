@@ -141,7 +141,7 @@ static bool has_names(lua_State *L, int index) {
 // What elements are written as before the cast: exact integers for integer dtypes.
 static dlua_dtype staging(dlua_dtype dtype) {
   if (dtype == DLUA_I32 || dtype == DLUA_U8) return DLUA_I64;
-  return dtype == DLUA_BF16 || dtype == DLUA_F16 ? DLUA_F32 : dtype;
+  return dlua_is_half(dtype) ? DLUA_F32 : dtype;
 }
 
 dlua_status dlua_bind_read(lua_State *L, int index, const char *who, dlua_dtype dtype,
@@ -187,8 +187,7 @@ static int tensor(lua_State *L) {
 
 dlua_status dlua_bind_host(const dlua_tensor *x, dlua_tensor **result) {
   dlua_tensor *near = NULL, *cast = NULL;
-  dlua_dtype dtype =
-      x->dtype == DLUA_BF16 || x->dtype == DLUA_F16 ? DLUA_F32 : (dlua_dtype)x->dtype;
+  dlua_dtype dtype = dlua_is_half((dlua_dtype)x->dtype) ? DLUA_F32 : (dlua_dtype)x->dtype;
   DLUA_TRY(dlua_to_device(x, dlua_cpu(), &near));
   dlua_status status = dlua_cast(near, dtype, &cast);
   dlua_tensor_release(near);

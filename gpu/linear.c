@@ -12,7 +12,7 @@ dlua_kernel dlua_gpu_linear, dlua_gpu_linear_relu, dlua_gpu_linear_gelu,
     dlua_gpu_linear_weight_grad, dlua_gpu_relu_linear_grad, dlua_gpu_gelu_linear_grad;
 dlua_kernel dlua_gpu_relu, dlua_gpu_relu_grad, dlua_gpu_gelu, dlua_gpu_gelu_grad, dlua_gpu_sum;
 
-static bool is_half(const dlua_tensor *x) { return x->dtype == DLUA_BF16 || x->dtype == DLUA_F16; }
+static bool is_half(const dlua_tensor *x) { return dlua_is_half((dlua_dtype)x->dtype); }
 
 // Result k = f of x and y, in a pass of its own.
 static dlua_status pass(const dlua_args *a, dlua_kernel *f, dlua_tensor *x, dlua_tensor *y, int k) {

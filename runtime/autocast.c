@@ -83,11 +83,9 @@ dlua_dtype dlua_set_autocast(dlua_dtype dtype) {
 
 // ---------------------------------------------------------------- calls
 
-static bool is_half(const dlua_tensor *x) { return x->dtype == DLUA_BF16 || x->dtype == DLUA_F16; }
-
 static bool is_cast(const dlua_args *a, int k) {
   const dlua_tensor *x = a->in[k];
-  return x && !x->number && (is_half(x) || x->dtype == DLUA_F32);
+  return x && !x->number && (dlua_is_half((dlua_dtype)x->dtype) || x->dtype == DLUA_F32);
 }
 
 // The dtype this call's inputs are brought to; false where they stay as they are.

@@ -76,6 +76,9 @@ const char *dlua_dtype_name(dlua_dtype dtype); // "f32", …; static
 // Finds a dtype by name; DLUA_BAD_ARGUMENT names the nearest spelling.
 dlua_status dlua_dtype_find(const char *name, dlua_dtype *dtype);
 static inline bool dlua_is_float(dlua_dtype dtype) { return dtype <= DLUA_F16; }
+static inline bool dlua_is_half(dlua_dtype dtype) {
+  return dtype == DLUA_BF16 || dtype == DLUA_F16;
+}
 // The dtype that holds both, PyTorch's table: bool < u8 < i32 < i64 < f16, bf16 < f32 < f64; f16
 // with bf16 is f32.
 dlua_dtype dlua_promote(dlua_dtype a, dlua_dtype b);

@@ -189,7 +189,7 @@ static dlua_status convert_dtypes(dlua_frame *f) {
   dlua_dtype dtype = DLUA_F32;
   DLUA_TRY(rule_dtype(f, &dtype));
   f->narrow = DLUA_F32;
-  bool half = dtype == DLUA_BF16 || dtype == DLUA_F16;
+  bool half = dlua_is_half(dtype);
   bool rows = takes_rows(a, dtype);
   bool borrows = half && (a->op->flags & DLUA_BORROWS) && a->device == dlua_cpu();
   if (half && !rows && !takes_half(a, dtype)) f->narrow = dtype, dtype = DLUA_F32;

@@ -262,7 +262,7 @@ dlua_status dlua_to_device(const dlua_tensor *x, dlua_device *device, dlua_tenso
 static dlua_status fill_there(dlua_tensor *x, bool exact, double value) {
   const dlua_backend *backend = dlua_device_of(x)->backend;
   dlua_kernel *kernel = on_cpu(x) ? NULL : backend->kernel(&dlua_op_fill);
-  bool narrow = x->dtype == DLUA_BF16 || x->dtype == DLUA_F16;
+  bool narrow = dlua_is_half((dlua_dtype)x->dtype);
   if (!kernel || (narrow && !backend->half(&dlua_op_fill))) return DLUA_DECLINED;
   dlua_args a;
   dlua_args_init(&a, &dlua_op_fill);

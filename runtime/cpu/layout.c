@@ -13,9 +13,8 @@
 
 // What is asked for 16 bits computes in them itself: see takes_half in op_convert.c.
 static dlua_layout half_layout(const dlua_spec *y) {
-  bool half = y->dtype == DLUA_BF16 || y->dtype == DLUA_F16;
   bool differs = y->size[1] > 1 && (y->size[2] > 1 || y->size[3] > 1);
-  return half && differs ? DLUA_NHWC : DLUA_STRIDED;
+  return dlua_is_half(y->dtype) && differs ? DLUA_NHWC : DLUA_STRIDED;
 }
 
 dlua_layout dlua_layout_for(const dlua_args *a) {

@@ -364,7 +364,7 @@ static bool on_device(const dlua_back *b) { return b->g[0]->storage->device != d
 static dlua_tensor *ahead(dlua_back *b, dlua_tensor *g) {
   dlua_back maker;
   uint8_t dtype = b->g[0]->dtype;
-  bool half = dtype == DLUA_BF16 || dtype == DLUA_F16;
+  bool half = dlua_is_half((dlua_dtype)dtype);
   if (!g || !on_device(b) || dtype == DLUA_F64) return NULL;
   const dlua_op *op = dlua_sole_maker(b, 0, &maker);
   if (op == &dlua_op_linear_relu) {

@@ -23,7 +23,7 @@ static int64_t spread(const dlua_tensor *x) { // elements per image and channel
 
 // Values per channel may be f32 where x is bf16 or f16; statistics always are.
 static dlua_dtype channel_dtype(const dlua_tensor *x) {
-  bool half = x->dtype == DLUA_BF16 || x->dtype == DLUA_F16;
+  bool half = dlua_is_half((dlua_dtype)x->dtype);
   return half ? DLUA_F32 : (dlua_dtype)x->dtype;
 }
 

@@ -36,17 +36,15 @@ static void narrow_row(void *context, int64_t n, char **p, const int64_t *s) {
   }
 }
 
-static bool is_half(dlua_dtype dtype) { return dtype == DLUA_BF16 || dtype == DLUA_F16; }
-
 // Whether the call computes in 16 bits on the rows of f32.
 static bool borrows(const dlua_args *a) {
-  return (a->op->flags & DLUA_BORROWS) && is_half(a->dtype);
+  return (a->op->flags & DLUA_BORROWS) && dlua_is_half(a->dtype);
 }
 
 static narrow borrowed(const dlua_args *a, dlua_row *row) {
   dlua_dtype result = (dlua_dtype)a->out[0]->dtype;
   narrow r = {.row = row, .context = (void *)a->num, .n = a->nin + 1};
-  if (is_half(result)) r.round = dlua_cast_simd()->from_f32[result];
+  if (dlua_is_half(result)) r.round = dlua_cast_simd()->from_f32[result];
   for (int k = 0; k < a->nin; k++) {
     bool computes = a->sig->tensor[k].kind == 'T'; // with it; masks are read as they are
     if (computes) r.widen[k + 1] = dlua_cast_simd()->to_f32[a->in[k]->dtype];

@@ -421,7 +421,7 @@ static void drop_narrow(const draw *d, int64_t k, int64_t count, const uint32_t 
 }
 
 static void dropout_piece(const draw *d, int64_t k, int64_t count, const uint32_t *bits) {
-  if (d->out->dtype == DLUA_BF16 || d->out->dtype == DLUA_F16) {
+  if (dlua_is_half((dlua_dtype)d->out->dtype)) {
     drop_narrow(d, k, count, bits);
     return;
   }
