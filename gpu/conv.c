@@ -2,11 +2,10 @@
 //
 // f32 goes to the library row-major, as tensors lie. 16-bit floats go channels-last, which is what the
 // tensor cores read and how activations are kept (DLUA_NHWC): weights, their gradients and pictures
-// that come from elsewhere are turned in scratch memory. The bias of 16 bits is a part of the library's
-// graph, or where it has no engine for that, as of f32, for which it has them in TF32 only, a pass of
-// its own. f64, tensors without elements, and whatever the library has no engine for are summed directly
-// (kernels/conv.cu). Plans are kept by all they depend on; they are the heuristic's first, or with
-// dlua.autotune the fastest of its suggestions.
+// that come from elsewhere are turned in scratch memory. The bias is a part of the library's graph, or
+// where it has no engine for that a pass of its own. f64, tensors without elements, and whatever the
+// library has no engine for are summed directly (kernels/conv.cu). Plans are kept by all they depend
+// on; they are the heuristic's first, or with dlua.autotune the fastest of its suggestions.
 #include "conv.h"
 
 #include <string.h>
@@ -177,7 +176,7 @@ static dlua_status place(const convolution *c, int which, dlua_packed *packed, v
 // The bias where the library adds it, else NULL.
 static dlua_status place_bias(const convolution *c, dlua_packed *packed, void **data) {
   *data = NULL;
-  if (!c->bias || c->bias->dtype == DLUA_F32) return DLUA_OK;
+  if (!c->bias) return DLUA_OK;
   *data = dlua_data(c->bias);
   if (dlua_is_contiguous(c->bias)) return DLUA_OK;
   DLUA_TRY(dlua_packed_copy(c->call, c->bias, NULL, packed));

@@ -271,19 +271,21 @@ describe("a convolution of channels-last activations", function()
     hooks.fault("cuda", call:match "^%S+", 0)
     return ok, tostring(message)
   end
-  local function given(c, size)
-    local x = activation(dlua.randn(2, c, size, 5):to("bf16"):to "cuda")
+  local function given(c, size, dtype)
+    local x = activation(dlua.randn(2, c, size, 5):to(dtype or "bf16"):to "cuda")
     return x, weights(x, {8, c, 1, 1}), weights(x, {8})
   end
 
   it("launches no kernel beside the library's, for the bias neither", function()
-    local x, w, b = given(16, 5)
-    assert.is_true((with_fault("cudaLaunchKernel 719", 1, function() dlua.conv2d(x, w, b) end)))
-    local g = dlua.conv2d(x, w, b)
-    assert.is_true((with_fault("cudaLaunchKernel 719", 1, function()
-      dlua.ops.conv2d_input_grad(g, w, {5, 5})
-      dlua.ops.conv2d_weight_grad(g, x, {1, 1})
-    end)))
+    for _, dtype in ipairs {"bf16", "f16", "f32"} do
+      local x, w, b = given(16, 5, dtype)
+      assert.is_true((with_fault("cudaLaunchKernel 719", 1, function() dlua.conv2d(x, w, b) end)), dtype)
+      local g = dlua.conv2d(x, w, b)
+      assert.is_true((with_fault("cudaLaunchKernel 719", 1, function()
+        dlua.ops.conv2d_input_grad(g, w, {5, 5})
+        dlua.ops.conv2d_weight_grad(g, x, {1, 1})
+      end)), dtype)
+    end
   end)
 
   it("adds the bias in a pass of its own where the library does not", function()
