@@ -16,6 +16,7 @@ typedef struct dlua_dtype_rows {
   dlua_row *neg, *abs, *sign, *square, *reciprocal, *sqrt, *rsqrt, *clamp, *clamp_grad;
   dlua_row *floor, *ceil, *round, *trunc;
   dlua_row *exp, *log, *log1p, *expm1, *log2, *log10, *sin, *cos, *tan, *erf;
+  dlua_row *sinh, *cosh, *atan, *asin, *acos, *atan2;
   dlua_row *relu, *relu_grad, *leaky_relu, *leaky_relu_grad, *elu, *elu_grad;
   dlua_row *gelu, *gelu_grad, *silu, *silu_grad, *sigmoid, *sigmoid_grad, *tanh, *tanh_grad;
   dlua_row *softplus, *softplus_grad, *hardtanh, *hardtanh_grad, *logsigmoid, *dropout_grad;

@@ -391,6 +391,7 @@ const dlua_op dlua_op_minimum = {
 
 DLUA_FLOAT_ROWS2(atan2, atan2(x, y)) // the row's x is the op's y: operands in order
 DLUA_FLOAT_CPU(atan2)
+DLUA_FAST(atan2, 20)
 
 static void atan2_back(dlua_back *b) {
   dlua_tensor *y = operand(b, "y"), *x = operand(b, "x");
@@ -408,6 +409,7 @@ const dlua_op dlua_op_atan2 = {
     .flags = ROWS,
     .shape = dlua_shape_broadcast,
     .cpu = atan2_cpu,
+    .fast = DLUA_ONLY(atan2_fast),
     .back = atan2_back,
     .save = "y x",
 };

@@ -193,6 +193,11 @@ FLOAT_FUNCTION(erf, erf(x))
 DLUA_FAST(sin, 20)
 DLUA_FAST(cos, 20)
 DLUA_FAST(tan, 30)
+DLUA_FAST(asin, 20)
+DLUA_FAST(acos, 20)
+DLUA_FAST(atan, 20)
+DLUA_FAST(sinh, 20)
+DLUA_FAST(cosh, 20)
 DLUA_FAST(erf, 20)
 
 static void sin_back(dlua_back *b) {
@@ -241,15 +246,15 @@ UNARY_OP(cos, DLUA_PROMOTE_FLOAT, "x:T -> y", "The cosine of x radians.",
 UNARY_OP(tan, DLUA_PROMOTE_FLOAT, "x:T(-1,1) -> y", "The tangent of x radians.",
          .fast = DLUA_ONLY(tan_fast), .back = tan_back, .save = "y", .autocast = DLUA_CAST_F32)
 UNARY_OP(asin, DLUA_PROMOTE_FLOAT, "x:T(-0.9,0.9) -> y", "The angle whose sine is x.",
-         .back = asin_back, .save = "x", .autocast = DLUA_CAST_F32)
+         .fast = DLUA_ONLY(asin_fast), .back = asin_back, .save = "x", .autocast = DLUA_CAST_F32)
 UNARY_OP(acos, DLUA_PROMOTE_FLOAT, "x:T(-0.9,0.9) -> y", "The angle whose cosine is x.",
-         .back = acos_back, .save = "x", .autocast = DLUA_CAST_F32)
-UNARY_OP(atan, DLUA_PROMOTE_FLOAT, "x:T -> y", "The angle whose tangent is x.", .back = atan_back,
-         .save = "x")
-UNARY_OP(sinh, DLUA_PROMOTE_FLOAT, "x:T -> y", "(exp(x) - exp(-x)) / 2.", .back = sinh_back,
-         .save = "x", .autocast = DLUA_CAST_F32)
-UNARY_OP(cosh, DLUA_PROMOTE_FLOAT, "x:T -> y", "(exp(x) + exp(-x)) / 2.", .back = cosh_back,
-         .save = "x", .autocast = DLUA_CAST_F32)
+         .fast = DLUA_ONLY(acos_fast), .back = acos_back, .save = "x", .autocast = DLUA_CAST_F32)
+UNARY_OP(atan, DLUA_PROMOTE_FLOAT, "x:T -> y", "The angle whose tangent is x.",
+         .fast = DLUA_ONLY(atan_fast), .back = atan_back, .save = "x")
+UNARY_OP(sinh, DLUA_PROMOTE_FLOAT, "x:T -> y", "(exp(x) - exp(-x)) / 2.",
+         .fast = DLUA_ONLY(sinh_fast), .back = sinh_back, .save = "x", .autocast = DLUA_CAST_F32)
+UNARY_OP(cosh, DLUA_PROMOTE_FLOAT, "x:T -> y", "(exp(x) + exp(-x)) / 2.",
+         .fast = DLUA_ONLY(cosh_fast), .back = cosh_back, .save = "x", .autocast = DLUA_CAST_F32)
 UNARY_OP(erf, DLUA_PROMOTE_FLOAT, "x:T -> y",
          "The error function: 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x.",
          .fast = DLUA_ONLY(erf_fast), .back = erf_back, .save = "x")

@@ -164,8 +164,9 @@ SPEC(places_and_threads_do_not_matter) {
   int threads = dlua_threads();
   dlua_tensor *x = wild(&s, 300001, 3), *y = wild(&s, 300001, 4);
   dlua_tensor *later = CALL(narrow, dlua_t(x), dlua_i(0), dlua_i(6), dlua_i(299990));
-  const dlua_op *ops[] = {&dlua_op_exp, &dlua_op_gelu, &dlua_op_sin,
-                          &dlua_op_log, &dlua_op_pow,  &dlua_op_silu_grad};
+  const dlua_op *ops[] = {&dlua_op_exp,  &dlua_op_gelu, &dlua_op_sin,
+                          &dlua_op_log,  &dlua_op_pow,  &dlua_op_silu_grad,
+                          &dlua_op_tanh, &dlua_op_erf,  &dlua_op_asin};
   for (size_t k = 0; k < sizeof ops / sizeof *ops; k++) {
     dlua_set_threads(1);
     dlua_tensor *one = run(&s, ops[k], x, y);

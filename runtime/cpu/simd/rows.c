@@ -52,15 +52,21 @@ static double upper_limit(const dlua_value *v) {
 
 ROW1(sqrt, 0, 0, __builtin_sqrtf(x))
 ROW1(rsqrt, 0, 0, 1 / __builtin_sqrt((double)x))
-ROW1(exp, 0, 0, vm_exp(x))
+ROW1(exp, 0, 0, fm_exp(x))
 ROW1(expm1, 0, 0, vm_expm1(x))
-ROW1(log, 0, 0, vm_log(x))
+ROW1(log, 0, 0, fm_log(x))
 ROW1(log1p, 0, 0, vm_log1p(x))
 ROW1(log2, 0, 0, vm_log(x) * 1.4426950408889634074)
 ROW1(log10, 0, 0, vm_log(x) * 0.43429448190325182765)
-ROW1(erf, 0, 0, vm_erf(x))
+ROW1(erf, 0, 0, fm_erf(x))
 ROW1(sigmoid, 0, 0, fm_sigmoid(x))
-ROW1(tanh, 0, 0, vm_tanh(x))
+ROW1(tanh, 0, 0, fm_tanh(x))
+ROW1(sinh, 0, 0, vm_sinh(x))
+ROW1(cosh, 0, 0, vm_cosh(x))
+ROW1(atan, 0, 0, fm_atan2(x, 1))
+ROW1(asin, 0, 0, fm_atan2(x, fm_other_side(x)))
+ROW1(acos, 0, 0, fm_atan2(fm_other_side(x), x))
+ROW2(atan2, 0, 0, fm_atan2(x, y)) // the row's x is the op's y: operands in order
 
 // Where x is -inf the product is nan, as in the plain loop; nan stays the one it is, whichever of
 // the factors the machine would take it from.
@@ -279,6 +285,12 @@ const dlua_simd_kernels JOIN(dlua_simd_, DLUA_ISA) = {
                      .cos = cos_f32,
                      .tan = tan_f32,
                      .erf = erf_f32,
+                     .sinh = sinh_f32,
+                     .cosh = cosh_f32,
+                     .atan = atan_f32,
+                     .asin = asin_f32,
+                     .acos = acos_f32,
+                     .atan2 = atan2_f32,
                      .elu = elu_f32,
                      .elu_grad = elu_grad_f32,
                      .gelu = gelu_f32,

@@ -14,26 +14,29 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+// A call that is left in a loop keeps it from becoming vectors.
+#define VM_INLINE static inline __attribute__((always_inline))
+
 #ifdef __FMA__
 #define VM_FMA(x, y, z) __builtin_fma(x, y, z)
 #else
 #define VM_FMA(x, y, z) ((x) * (y) + (z))
 #endif
 
-static inline int64_t vm_bits(double x) {
+VM_INLINE int64_t vm_bits(double x) {
   int64_t bits;
   __builtin_memcpy(&bits, &x, sizeof bits);
   return bits;
 }
 
-static inline double vm_double(int64_t bits) {
+VM_INLINE double vm_double(int64_t bits) {
   double x;
   __builtin_memcpy(&x, &bits, sizeof x);
   return x;
 }
 
 // nan stays nan.
-static inline double vm_clamp(double x, double low, double high) {
+VM_INLINE double vm_clamp(double x, double low, double high) {
   double raised = x < low ? low : x;
   return raised > high ? high : raised;
 }
@@ -44,7 +47,7 @@ static inline double vm_clamp(double x, double low, double high) {
 // ---------------------------------------------------------------- exponentials
 
 // x = n ln2 + r; power becomes 2^n. Beyond +-200 every f32 result is 0 or infinite.
-static inline double vm_reduce_exp(double x, double *power) {
+VM_INLINE double vm_reduce_exp(double x, double *power) {
   double inside = vm_clamp(x, -200, 200);
   double shifted = VM_FMA(inside, 0x1.71547652b82fep0, VM_ROUND), n = shifted - VM_ROUND;
   *power = vm_double((int64_t)(((uint64_t)vm_bits(shifted) << 52) + (uint64_t)vm_bits(1.0)));
@@ -52,7 +55,7 @@ static inline double vm_reduce_exp(double x, double *power) {
   return VM_FMA(n, -0x1.a39ef35793c76p-33, r);
 }
 
-static inline double vm_exp(double x) { // 3e-9
+VM_INLINE double vm_exp(double x) { // 3e-9
   double power, r = vm_reduce_exp(x, &power);
   double q = 0.001381446347599602;
   q = VM_FMA(q, r, 0.0083687498606228594);
@@ -63,7 +66,7 @@ static inline double vm_exp(double x) { // 3e-9
   return VM_FMA(p, power, power);
 }
 
-static inline double vm_expm1(double x) { // 1e-11
+VM_INLINE double vm_expm1(double x) { // 1e-11
   double power, r = vm_reduce_exp(x, &power);
   double q = 2.7493300658865117e-06;
   q = VM_FMA(q, r, 2.4880891317008345e-05);
@@ -77,17 +80,22 @@ static inline double vm_expm1(double x) { // 1e-11
   return VM_FMA(p, power, power - 1);
 }
 
-static inline double vm_sigmoid(double x) { return 1 / (1 + vm_exp(-x)); }
+VM_INLINE double vm_sigmoid(double x) { return 1 / (1 + vm_exp(-x)); }
 
-static inline double vm_tanh(double x) {
-  double e = vm_expm1(2 * __builtin_fabs(x));
-  return __builtin_copysign(e / (e + 2), x);
+VM_INLINE double vm_sinh(double x) {
+  double e = vm_expm1(__builtin_fabs(x));
+  return __builtin_copysign(0.5 * (e + e / (e + 1)), x);
+}
+
+VM_INLINE double vm_cosh(double x) {
+  double e = vm_exp(x);
+  return 0.5 * (e + 1 / e);
 }
 
 // ---------------------------------------------------------------- logarithms
 
 // With s = (m - 1) / (m + 1), log(m) = 2 s + s^3 L(s^2); plus k ln2.
-static inline double vm_log_ratio(double over, double under, double k) { // 4e-16
+VM_INLINE double vm_log_ratio(double over, double under, double k) { // 4e-16
   double s = over / under, z = s * s;
   double q = 0.16821386028875338;
   q = VM_FMA(q, z, 0.18123517457222524);
@@ -100,7 +108,7 @@ static inline double vm_log_ratio(double over, double under, double k) { // 4e-1
 }
 
 // x = 2^k m with m between sqrt(1/2) and sqrt(2), for positive normal f64.
-static inline double vm_reduce_log(double x, double *k) {
+VM_INLINE double vm_reduce_log(double x, double *k) {
   const int64_t half_root = 0x3FE6A09E667F3BCD, one = 0x3FF0000000000000;
   uint64_t moved = (uint64_t)vm_bits(x) + (uint64_t)(one - half_root);
   *k = vm_double((int64_t)(moved >> 52) + vm_bits(VM_ROUND)) - (VM_ROUND + 1023);
@@ -108,19 +116,19 @@ static inline double vm_reduce_log(double x, double *k) {
 }
 
 // What log is where its argument is no positive finite number.
-static inline double vm_log_edges(double x, double log) {
+VM_INLINE double vm_log_edges(double x, double log) {
   double y = x == (double)INFINITY ? (double)INFINITY : log;
   y = x == 0 ? -(double)INFINITY : y;
   return x >= 0 ? y : (double)NAN;
 }
 
-static inline double vm_log(double x) {
+VM_INLINE double vm_log(double x) {
   double k, m = vm_reduce_log(x, &k);
   return vm_log_edges(x, vm_log_ratio(m - 1, m + 1, k));
 }
 
 // Small x skip the sum 1 + x, which would drop their last digits.
-static inline double vm_log1p(double x) {
+VM_INLINE double vm_log1p(double x) {
   double k, m = vm_reduce_log(1 + x, &k);
   bool small = __builtin_fabs(x) < 0.25;
   double log = vm_log_ratio(small ? x : m - 1, small ? x + 2 : m + 1, small ? 0 : k);
@@ -129,7 +137,7 @@ static inline double vm_log1p(double x) {
 
 // ---------------------------------------------------------------- powers
 
-static inline double vm_pow_positive(double x, double y) {
+VM_INLINE double vm_pow_positive(double x, double y) {
   double k, m = vm_reduce_log(x, &k), log = vm_log_ratio(m - 1, m + 1, k);
   log = x == (double)INFINITY ? (double)INFINITY : log;
   log = x == 0 ? -(double)INFINITY : log;
@@ -137,7 +145,7 @@ static inline double vm_pow_positive(double x, double y) {
 }
 
 // C's rules for all arguments; x and y are f32 values.
-static inline double vm_pow(double x, double y) {
+VM_INLINE double vm_pow(double x, double y) {
   double size = __builtin_fabs(x), z = vm_pow_positive(size, y);
   bool huge = __builtin_fabs(y) >= 0x1p24; // an even integer
   double whole = (y + VM_ROUND) - VM_ROUND, half = (y * 0.5 + VM_ROUND) - VM_ROUND;
@@ -156,7 +164,7 @@ static inline double vm_pow(double x, double y) {
 #define VM_ANGLE 0x1p20
 
 // x = n pi/2 + r; quadrant is n in the lowest bits.
-static inline double vm_reduce_angle(double x, int64_t *quadrant) {
+VM_INLINE double vm_reduce_angle(double x, int64_t *quadrant) {
   double inside = vm_clamp(x, -VM_ANGLE, VM_ANGLE);
   double shifted = VM_FMA(inside, 0x1.45f306dc9c883p-1, VM_ROUND), n = shifted - VM_ROUND;
   *quadrant = vm_bits(shifted);
@@ -166,7 +174,7 @@ static inline double vm_reduce_angle(double x, int64_t *quadrant) {
 }
 
 // The sine of the angle plus turns quarters.
-static inline double vm_sine(double x, int64_t turns) { // 5e-12
+VM_INLINE double vm_sine(double x, int64_t turns) { // 5e-12
   int64_t n;
   double r = vm_reduce_angle(x, &n), z = r * r;
   n += turns;
@@ -182,45 +190,6 @@ static inline double vm_sine(double x, int64_t turns) { // 5e-12
   c = VM_FMA(c * z, z, VM_FMA(z, -0.5, 1));
   double y = vm_double((vm_bits(c) & -(n & 1)) | (vm_bits(s) & ((n & 1) - 1)));
   return vm_double(vm_bits(y) ^ (int64_t)((uint64_t)(n & 2) << 62));
-}
-
-// ---------------------------------------------------------------- the error function
-
-// erfc(a) exp(a^2) for a >= 0, a polynomial of (a - 3) / (a + 3).
-static inline double vm_erfcx(double a) { // 2e-9
-  double t = (a - 3) / (a + 3);
-  double q = 5.646062088475819e-05;
-  q = VM_FMA(q, t, 3.0091761703249554e-05);
-  q = VM_FMA(q, t, -0.00059413853948655484);
-  q = VM_FMA(q, t, 0.00071506828346814644);
-  q = VM_FMA(q, t, 0.0042684756511532744);
-  q = VM_FMA(q, t, -0.024394118533472016);
-  q = VM_FMA(q, t, 0.071665949411479357);
-  q = VM_FMA(q, t, -0.15011578877893403);
-  q = VM_FMA(q, t, 0.24560379210114444);
-  q = VM_FMA(q, t, -0.32623356368039513);
-  return VM_FMA(q, t, 0.17900115131656114);
-}
-
-static inline double vm_erf(double x) {
-  double a = vm_clamp(__builtin_fabs(x), 0, 30), z = a * a;
-  double q = 9.4608236852260908e-05;
-  q = VM_FMA(q, z, -0.00083552977324544565);
-  q = VM_FMA(q, z, 0.0052166859582873414);
-  q = VM_FMA(q, z, -0.02686474144259976);
-  q = VM_FMA(q, z, 0.11283778239478061);
-  q = VM_FMA(q, z, -0.37612638426996031);
-  q = VM_FMA(q, z, 1.128379167067761);
-  double y = a < 0.75 ? q * a : 1 - vm_erfcx(a) * vm_exp(-z);
-  return __builtin_copysign(y, x);
-}
-
-// The normal distribution function of x and, through bell, its density.
-static inline double vm_normal(double x, double *bell) {
-  double inside = vm_clamp(x, -40, 40), a = __builtin_fabs(inside) * 0x1.6a09e667f3bcdp-1;
-  double e = vm_exp(-a * a), tail = 0.5 * vm_erfcx(a) * e;
-  *bell = 0.39894228040143267794 * e;
-  return inside < 0 ? tail : 1 - tail;
 }
 
 #endif
