@@ -366,14 +366,17 @@ cases.adaptive_avg_pool2d = {
   {T {1, 1, 3, 3}, 5}, {T {1, 3, 8, 8}, 2}, {T {1, 1, 7, 5}, {3, 1}},
 }
 cases.adaptive_max_pool2d = cases.adaptive_avg_pool2d
-local function statistics(c)
-  return {running_mean = T({c}, {fixed = true}), running_var = T({c}, {lo = 0.5, hi = 2, fixed = true})}
+local function statistics(c, relu)
+  return {running_mean = T({c}, {fixed = true}), running_var = T({c}, {lo = 0.5, hi = 2, fixed = true}), relu = relu}
 end
 cases.batch_norm = {
   {T {4, 3}, T {3}, T {3}, {training = true}}, {T {4, 3}, {training = true}},
   {T {2, 3, 2, 2}, T {3}, T {3}, {training = true, eps = 1e-3}}, {T {3, 2, 5}, T {2}, T {2}, {training = true}},
   {T {2, 1, 2, 2}, {training = true}}, {T {4, 3}, T {3}, T {3}, statistics(3)}, {T {2, 3, 2, 2}, statistics(3)},
   {T {2, 16, 2, 2}, T {16}, T {16}, {training = true}},
+  {T {4, 3}, T {3}, T {3}, {training = true, relu = true}}, {T {2, 3, 2, 5}, {training = true, relu = true}},
+  {T {2, 16, 2, 4}, T {16}, T {16}, {training = true, relu = true}},
+  {T {2, 3, 2, 2}, T {3}, T {3}, statistics(3, true)},
 }
 local function pictures(size) return N("u8", size, {lo = 0, hi = 255}) end
 local function means(c, first) -- mean and std
@@ -437,7 +440,7 @@ big.gelu_linear_grad = {T {200, 100}, T {100, 300}, T {200, 300}, "tanh"}
 big.relu_bias_grad, big.gelu_bias_grad = {T {600, 1700}, T {600, 1700}}, {T {600, 700}, T {600, 700}}
 big.conv2d = {T {4, 16, 24, 24}, T {16, 16, 3, 3}, T {16}, {padding = 1}}
 big.max_pool2d, big.avg_pool2d = {T {8, 16, 48, 48}, 2}, {T {8, 16, 48, 48}, 2}
-big.batch_norm = {T {8, 16, 48, 48}, T {16}, T {16}, {training = true}}
+big.batch_norm = {T {8, 16, 48, 48}, T {16}, T {16}, {training = true, relu = true}}
 big.cross_entropy = {T {3000, 100}, T({3000, 100}, unit)}
 big.transpose, big.index_select = {T {600, 700}, 1, 2}, {T {600, 700}, 2, I {7, 700, 3}}
 big.augment = {pictures {9, 3, 32, 32}, I {9, 8, 7, 6, 5, 4, 3, 2, 1},
@@ -516,9 +519,14 @@ parts.adaptive_avg_pool2d_grad = {
 }
 local function deviations(c) return T({c}, {lo = 0.5, hi = 2}) end
 parts.batch_norm_grad = {
-  {T {4, 3}, T {4, 3}, T {3}, T {3}, deviations(3)}, {T {4, 3}, T {4, 3}, T {3}, T {3}, deviations(3), false},
+  {T {4, 3}, T {4, 3}, T {3}, T {3}, T {3}, deviations(3)},
+  {T {4, 3}, T {4, 3}, T {3}, T {3}, T {3}, deviations(3), false},
   {T {2, 3, 2, 2}, T {2, 3, 2, 2}, {mean = T {3}, rstd = deviations(3)}},
-  {T {3, 2, 50}, T {3, 2, 50}, T {2}, T {2}, deviations(2)}, {T {0, 2, 3}, T {0, 2, 3}, T {2}, T {2}, deviations(2)},
+  {T {3, 2, 50}, T {3, 2, 50}, T {2}, T {2}, T {2}, deviations(2)},
+  {T {0, 2, 3}, T {0, 2, 3}, T {2}, T {2}, T {2}, deviations(2)},
+  {T {4, 3}, T {4, 3}, T {3}, T {3}, T {3}, deviations(3), true, true},
+  {T {2, 3, 5, 2}, T {2, 3, 5, 2}, T {3}, T {3}, T {3}, deviations(3), false, true},
+  {T {2, 3, 5, 2}, T {2, 3, 5, 2}, {mean = T {3}, rstd = deviations(3), relu = true}},
 }
 parts.rand, parts.randn = {{{33}}, {{0}}, {{3, 70}}}, {{{33}}, {{0}}, {{3, 70}}}
 parts.randint, parts.randperm = {{-3, 9, {33}}, {0, 2 ^ 40 // 1 | 0, {5, 7}}}, {{0}, {1}, {97}}

@@ -306,6 +306,63 @@ describe("containers", function()
   end)
 end)
 
+describe("batch norm and the relu after it", function()
+  -- The result, and the gradients of input and parameters. before: what makes x of a leaf.
+  local function all_of(norm, leaf, before, forward)
+    leaf = leaf:detach():requires_grad_()
+    norm:zero_grad()
+    norm.running_mean:zero_()
+    local y = forward(before(leaf))
+    y:backward(dlua.linspace(-1, 1, y:numel(), {dtype = "f32"}):reshape(y.shape):to(y.dtype))
+    return {y:detach(), leaf.grad, norm.weight.grad:clone(), norm.bias.grad:clone(), norm.running_mean:clone()}
+  end
+  local function given(x) return x end
+
+  it("run as one call with the same bits", function()
+    local conv = nn.Conv2d(3, 20, 3) -- its activations are blocked in f32 and channels-last in bf16
+    for _, case in ipairs {
+      {nn.BatchNorm1d(40), {64, 40}, given}, {nn.BatchNorm1d(3), {7, 3, 50}, given},
+      {nn.BatchNorm2d(5), {2, 5, 7, 3}, given}, {nn.BatchNorm2d(20), {4, 3, 9, 10}, conv},
+    } do
+      local norm, size, before = table.unpack(case)
+      for _, dtype in ipairs {"f32", "f64", "bf16"} do
+        local net = nn.Sequential {norm, nn.ReLU()}
+        before = before == given and given or conv:to(dtype)
+        net:to(dtype)
+        dlua.no_grad(function() norm.weight:normal_() norm.bias:normal_() end)
+        local x = dlua.randn(size):to(dtype)
+        for _, mode in ipairs {"train", "eval"} do
+          net[mode](net)
+          local got = all_of(norm, x, before, net)
+          local wanted = all_of(norm, x, before, function(z) return norm(z):relu() end)
+          for k = 1, #wanted do
+            assert.is_true(got[k]:equal(wanted[k]), ("%s in %s, %s: %d"):format(norm, dtype, mode, k))
+          end
+        end
+      end
+    end
+  end)
+
+  it("are differentiated twice", function()
+    local x, weight, bias = dlua.randn({5, 2, 3}, {dtype = "f64"}), dlua.rand(2):double() + 0.5, dlua.randn(2):double()
+    local function slopes(f)
+      local z = x:detach():requires_grad_()
+      local first = dlua.grad((f(z) ^ 2):sum(), z, {create_graph = true})
+      return dlua.grad((first ^ 2):sum(), z)
+    end
+    local function norm(z, relu) return (dlua.batch_norm(z, weight, bias, {training = true, relu = relu})) end
+    assert.is_true(slopes(function(z) return norm(z, true) end):allclose(slopes(function(z) return norm(z):relu() end)))
+  end)
+
+  it("are two calls where somebody looks", function()
+    local m, x, seen = nn.Sequential {nn.BatchNorm1d(2), nn.ReLU()}, dlua.randn(8, 2), nil
+    m[1]:register_forward_hook(function(_, _, y) seen = y end)
+    local y = m(x)
+    assert.is_true(seen:min():item() < 0)
+    assert.is_true(y:equal(seen:relu()))
+  end)
+end)
+
 describe("a product and the activation after it", function()
   local activations = {nn.ReLU(), nn.GELU(), nn.GELU {approximate = "tanh"}}
   -- The result, and the gradients of input and parameters.

@@ -180,7 +180,8 @@ return function(reference)
     return build(x.size, function(i)
       local c = i[2]
       local v = (at(x, i) - mean[c]) / math.sqrt(var[c] + eps)
-      return v * (p.weight and p.weight.data[c] or 1) + (p.bias and p.bias.data[c] or 0)
+      v = v * (p.weight and p.weight.data[c] or 1) + (p.bias and p.bias.data[c] or 0)
+      return p.relu and math.max(v, 0) or v
     end)
   end
 end

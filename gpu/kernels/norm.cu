@@ -1,12 +1,14 @@
 // norm.cu - batch normalisation: one pass over x for mean and variance, one to normalise; for the
 // gradient one over g and x for both sums, one for gx. Statistics are kept in float (double for f64)
-// whatever x is.
+// whatever x is. Where relu lets g through both passes compute from x, as forward did.
 #include "rows.h"
 
 namespace {
 
 enum { X, WEIGHT, BIAS, RUNNING_MEAN, RUNNING_VAR }; // inputs of batch_norm
-enum { TRAINING, MOMENTUM, EPS };                    // its numbers
+enum { TRAINING, MOMENTUM, EPS, RELU };              // its numbers
+enum { GRAD_G, GRAD_X, GRAD_WEIGHT, GRAD_BIAS, GRAD_MEAN, GRAD_RSTD };
+enum { GRAD_TRAINING, GRAD_RELU };
 
 // A value per channel; data NULL: missing.
 struct PerChannel {
@@ -27,8 +29,11 @@ PerChannel per_channel(const dlua_tensor *x) {
   return {data<char>(x), x->stride[0] * size, x->dtype};
 }
 
-// y = scale (x - mean) + offset; of gradients y = scale g + slope (x - mean) + offset.
-template <class C> struct Affine { C mean, scale, slope, offset; };
+// y = scale (x - mean) + bias; its gradient is gx = scale g + slope (x - mean) + offset.
+template <class C> struct Affine {
+  C mean, scale, bias, slope, offset;
+  __device__ C value(C x) const { return (x - mean) * scale + bias; }
+};
 
 // ---------------------------------------------------------------- statistics
 
@@ -38,10 +43,11 @@ template <class C> struct Channels {
   double momentum, eps;
   Affine<C> *affine;
 
+  // From mean and rstd as they are kept: backward comes to the same.
   __device__ void close(int64_t c, double average, double var) const {
-    double r = 1 / sqrt(var + eps);
-    mean.put(c, average), rstd.put(c, r);
-    affine[c] = {C(average), C(r * weight.get(c, 1)), C(0), C(bias.get(c, 0))};
+    mean.put(c, average), rstd.put(c, 1 / sqrt(var + eps));
+    affine[c] = {C(mean.get(c, 0)), C(rstd.get(c, 1) * weight.get(c, 1)), C(bias.get(c, 0)), C(0),
+                 C(0)};
   }
   __device__ void move(const PerChannel &running, int64_t c, double value) const {
     running.put(c, (1 - momentum) * running.get(c, 0) + momentum * value);
@@ -99,30 +105,33 @@ template <class T> struct Pairs {
   bool aligned() const { return (uintptr_t)g % 16 == 0 && (uintptr_t)x % 16 == 0; }
 };
 
-// sum(g) and sum(g (x - mean)).
+// sum(g) and sum(g (x - mean)), with relu over those g that it lets through.
 template <class C> struct GradientSums {
   struct State {
     double sum, product;
   };
   static constexpr int AHEAD = 2; // of g and x
-  PerChannel weight, mean, rstd, gw, gb;
+  PerChannel weight, bias, mean, rstd, gw, gb;
   double share; // 1 / count in training, else 0
+  bool relu;
   Affine<C> *affine;
 
-  template <class L> __device__ C origin(const L &, int64_t, int64_t c) const {
-    return C(mean.get(c, 0));
+  template <class L> __device__ Affine<C> origin(const L &, int64_t, int64_t c) const {
+    return {C(mean.get(c, 0)), C(rstd.get(c, 1) * weight.get(c, 1)), C(bias.get(c, 0)), C(0), C(0)};
   }
   __device__ State first() const { return {0, 0}; }
-  __device__ void add(State *s, const Pair<C> &v, int64_t, C mean) const {
-    s->sum += double(v.g), s->product += double(v.g) * double(v.x - mean);
+  __device__ void add(State *s, const Pair<C> &v, int64_t, const Affine<C> &f) const {
+    if (relu && !(f.value(v.x) > 0)) return;
+    s->sum += double(v.g), s->product += double(v.g) * double(v.x - f.mean);
   }
   __device__ void join(State *s, const State &other) const {
     s->sum += other.sum, s->product += other.product;
   }
-  __device__ void finish(const State &s, int64_t c, C average) const {
+  __device__ void finish(const State &s, int64_t c, Affine<C> f) const {
     double r = rstd.get(c, 1), product = s.product * r, scale = r * weight.get(c, 1);
     gw.put(c, product), gb.put(c, s.sum);
-    affine[c] = {average, C(scale), C(-scale * r * product * share), C(-scale * s.sum * share)};
+    f.slope = C(-scale * r * product * share), f.offset = C(-scale * s.sum * share);
+    affine[c] = f;
   }
 };
 
@@ -133,12 +142,15 @@ template <class T> struct Forward {
   using C = compute_t<T>;
   const T *x;
   T *y;
+  bool relu;
   const Affine<C> *affine; // of every channel
   template <int W> __device__ void apply(int64_t at, const Affine<C> *f, int step) const {
     C v[W];
     load_some<W>(x + at, v);
-    for (int i = 0; i < W; i++)
-      v[i] = (v[i] - f[i * step].mean) * f[i * step].scale + f[i * step].offset;
+    for (int i = 0; i < W; i++) {
+      v[i] = f[i * step].value(v[i]);
+      if (relu && v[i] < 0) v[i] = 0;
+    }
     store_some<W>(y + at, v);
   }
 };
@@ -147,6 +159,7 @@ template <class T> struct Backward {
   using C = compute_t<T>;
   const T *g, *x;
   T *gx;
+  bool relu;
   const Affine<C> *affine;
   template <int W> __device__ void apply(int64_t at, const Affine<C> *f, int step) const {
     C a[W], b[W];
@@ -154,6 +167,7 @@ template <class T> struct Backward {
     load_some<W>(x + at, b);
     for (int i = 0; i < W; i++) {
       const Affine<C> &c = f[i * step];
+      if (relu && !(c.value(b[i]) > 0)) a[i] = 0;
       a[i] = a[i] * c.scale + (b[i] - c.mean) * c.slope + c.offset;
     }
     store_some<W>(gx + at, a);
@@ -239,24 +253,27 @@ template <class T> dlua_status forward(const dlua_args *a, Affine<compute_t<T>> 
   } else {
     DLUA_TRY(launch(a, use_running<C>, blocks_for(p.channels), THREADS, channels, p.channels));
   }
-  Forward<T> op = {data<T>(x), data<T>(y), affine};
+  Forward<T> op = {data<T>(x), data<T>(y), a->num[RELU].i != 0, affine};
   return steps_fit<T>(p, x, y) ? run<Elements<T>::WIDTH>(a, p, op) : run<1>(a, p, op);
 }
 
 template <class T> dlua_status backward(const dlua_args *a, Affine<compute_t<T>> *affine) {
   using C = compute_t<T>;
-  const dlua_tensor *g = a->in[0], *x = a->in[1], *gx = a->out[0];
+  const dlua_tensor *g = a->in[GRAD_G], *x = a->in[GRAD_X], *gx = a->out[0];
+  bool relu = a->num[GRAD_RELU].i != 0;
   Plane p = plane_of(x);
   dlua_reduction r = per_channel_sums(x);
-  GradientSums<C> sums = {per_channel(a->in[2]),
-                          per_channel(a->in[3]),
-                          per_channel(a->in[4]),
+  GradientSums<C> sums = {per_channel(a->in[GRAD_WEIGHT]),
+                          per_channel(a->in[GRAD_BIAS]),
+                          per_channel(a->in[GRAD_MEAN]),
+                          per_channel(a->in[GRAD_RSTD]),
                           per_channel(a->out[1]),
                           per_channel(a->out[2]),
-                          a->num[0].i ? 1 / (double)r.count : 0,
+                          a->num[GRAD_TRAINING].i ? 1 / (double)r.count : 0,
+                          relu,
                           affine};
   DLUA_TRY(fold(a, r, Pairs<T>{data<T>(g), data<T>(x)}, sums));
-  Backward<T> op = {data<T>(g), data<T>(x), data<T>(gx), affine};
+  Backward<T> op = {data<T>(g), data<T>(x), data<T>(gx), relu, affine};
   bool packs = steps_fit<T>(p, x, gx) && (uintptr_t)dlua_data(g) % 16 == 0;
   return packs ? run<Elements<T>::WIDTH>(a, p, op) : run<1>(a, p, op);
 }
@@ -285,9 +302,9 @@ extern "C" dlua_status dlua_gpu_batch_norm(const dlua_args *a) {
 }
 
 extern "C" dlua_status dlua_gpu_batch_norm_grad(const dlua_args *a) {
-  return with_float(a->in[1], [&](auto type) {
+  return with_float(a->in[GRAD_X], [&](auto type) {
     using T = decltype(type);
-    return with_affine<compute_t<T>>(a, a->in[1]->size[1],
+    return with_affine<compute_t<T>>(a, a->in[GRAD_X]->size[1],
                                      [&](auto *affine) { return backward<T>(a, affine); });
   });
 }

@@ -301,7 +301,7 @@ __global__ void fold_columns(Fold g, L load, F f, typename F::State *partials) {
         f.join(&mine[i], mine[half * blockDim.x * W + i]);
     }
     for (int i = 0; i < W && threadIdx.y == 0 && column < g.width; i++)
-      put(g, f, mine[i], o + i, piece, origin[i], partials);
+      put(g, f, mine[i], o + i, piece, f.origin(load, start + i * step, o + i), partials);
     __syncthreads();
   }
 }

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 
 #include "max_pool.h"
+#include "norm.h"
 
 // Vectors that have an entry per channel are padded to a multiple of these.
 enum { DLUA_ROW_LANES = 16 };
@@ -21,17 +22,17 @@ typedef struct dlua_row_kernels {
   // sum[k] += x - shift[k], squares[k] += (x - shift[k])².
   void (*moments)(const void *x, bool half, int64_t rows, int64_t c, const float *shift,
                   double *sum, double *squares);
-  // sum[k] += g, product[k] += g (x - mean[k]).
+  // sum[k] += g, product[k] += g (x - mean[k]), with g 0 where the gate is closed.
   void (*products)(const void *g, const void *x, bool half, int64_t rows, int64_t c,
-                   const float *mean, double *sum, double *product);
+                   const float *mean, const dlua_norm_gate *gate, double *sum, double *product);
   // sum[k] += x.
   void (*sums)(const void *x, bool half, int64_t rows, int64_t c, double *sum);
-  // y = x a[k] + b[k].
+  // y = x a[k] + b[k], with relu 0 where that is negative.
   void (*affine)(void *y, const void *x, bool half, int64_t rows, int64_t c, const float *a,
-                 const float *b);
-  // gx = g a[k] + x b[k] + d[k].
+                 const float *b, bool relu);
+  // gx = g a[k] + x b[k] + d[k], with g 0 where the gate is closed.
   void (*affine2)(void *gx, const void *g, const void *x, bool half, int64_t rows, int64_t c,
-                  const float *a, const float *b, const float *d);
+                  const float *a, const float *b, const float *d, const dlua_norm_gate *gate);
   // Row i of the result of pooling one image: y and the 1-based places of the maxima (max_pool.h).
   void (*max)(const dlua_pool_plane *p, int64_t i, const void *x, bool half, int64_t c, void *y,
               int32_t *where);

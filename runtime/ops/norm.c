@@ -1,17 +1,15 @@
 // norm.c - batch normalisation (Ioffe and Szegedy, 2015): y = (x - mean) / sqrt(var + eps) * weight
-// + bias per channel.
+// + bias per channel, and with relu what is positive of that.
 //
 // In training mean and var are the batch's, and the running averages move towards them by momentum
 // (var unbiased, as PyTorch has it); otherwise the running averages are used. Backward is the fused
 // op batch_norm_grad; when the backward pass is itself recorded, the same formula is written in
-// elementary ops, which have all derivatives.
+// elementary ops, which have all derivatives. Where relu lets g through is computed from x again,
+// which both walks read anyway: y need not be read, and not be kept.
 #include <math.h>
 #include <string.h>
 
 #include "norm_fast.h"
-
-enum { X, WEIGHT, BIAS, RUNNING_MEAN, RUNNING_VAR }; // inputs of batch_norm
-enum { TRAINING, MOMENTUM, EPS };                    // its numbers
 
 static int64_t spread(const dlua_tensor *x) { // elements per image and channel
   int64_t n = 1;
@@ -52,12 +50,12 @@ static dlua_status check_float(const dlua_args *a, const dlua_tensor *x) {
 }
 
 static dlua_status batch_norm_shape(dlua_args *a) {
-  const dlua_tensor *x = a->in[X];
+  const dlua_tensor *x = a->in[NORM_X];
   DLUA_TRY(check_float(a, x));
   int64_t c = x->size[1];
-  for (int k = WEIGHT; k <= RUNNING_VAR; k++) DLUA_TRY(check_channels(a, x, k));
-  bool training = a->num[TRAINING].i;
-  if (!training && (!a->in[RUNNING_MEAN] || !a->in[RUNNING_VAR])) {
+  for (int k = NORM_WEIGHT; k <= NORM_RUNNING_VAR; k++) DLUA_TRY(check_channels(a, x, k));
+  bool training = a->num[NORM_TRAINING].i;
+  if (!training && (!a->in[NORM_RUNNING_MEAN] || !a->in[NORM_RUNNING_VAR])) {
     return dlua_shape_error(a, "without training it needs running_mean and running_var");
   }
   if (training && x->size[0] * spread(x) < 2) {
@@ -91,10 +89,10 @@ void dlua_finish_moments(const dlua_args *a, int64_t channel, const dlua_moments
   double d = m->sum / (double)m->count, var = m->squares / (double)m->count - d * d;
   if (var < 0) var = 0;
   *mean = m->shift + d;
-  *rstd = 1 / sqrt(var + a->num[EPS].f);
+  *rstd = 1 / sqrt(var + a->num[NORM_EPS].f);
   double unbiased = var * (double)m->count / (double)(m->count - 1);
-  move_average(a->in[RUNNING_MEAN], channel, a->num[MOMENTUM].f, *mean);
-  move_average(a->in[RUNNING_VAR], channel, a->num[MOMENTUM].f, unbiased);
+  move_average(a->in[NORM_RUNNING_MEAN], channel, a->num[NORM_MOMENTUM].f, *mean);
+  move_average(a->in[NORM_RUNNING_VAR], channel, a->num[NORM_MOMENTUM].f, unbiased);
 }
 
 // ---------------------------------------------------------------- plain kernels
@@ -112,25 +110,28 @@ static dlua_moments moments(const dlua_tensor *x, int64_t channel) {
 }
 
 static dlua_status batch_norm_cpu(const dlua_args *a) {
-  const dlua_tensor *x = a->in[X], *y = a->out[0];
+  const dlua_tensor *x = a->in[NORM_X], *y = a->out[0];
   int64_t c = x->size[1], inner = spread(x);
   for (int64_t channel = 0; channel < c; channel++) {
-    double mean = get_or(a->in[RUNNING_MEAN], channel, 0);
-    double rstd = 1 / sqrt(get_or(a->in[RUNNING_VAR], channel, 0) + a->num[EPS].f);
-    if (a->num[TRAINING].i) {
+    double mean = get_or(a->in[NORM_RUNNING_MEAN], channel, 0);
+    double rstd = 1 / sqrt(get_or(a->in[NORM_RUNNING_VAR], channel, 0) + a->num[NORM_EPS].f);
+    if (a->num[NORM_TRAINING].i) {
       dlua_moments m = moments(x, channel);
       dlua_finish_moments(a, channel, &m, &mean, &rstd);
     }
     dlua_set_real(a->out[1], channel, mean), dlua_set_real(a->out[2], channel, rstd);
-    double scale = rstd * get_or(a->in[WEIGHT], channel, 1), bias = get_or(a->in[BIAS], channel, 0);
+    mean = dlua_real(a->out[1], channel), rstd = dlua_real(a->out[2], channel);
+    double scale = rstd * get_or(a->in[NORM_WEIGHT], channel, 1),
+           bias = get_or(a->in[NORM_BIAS], channel, 0);
     for (int64_t n = 0; n < x->size[0]; n++) {
       for (int64_t k = 0; k < inner; k++) {
         int64_t at = (n * c + channel) * inner + k;
-        dlua_set_real(y, at, (dlua_real(x, at) - mean) * scale + bias);
+        double value = (dlua_real(x, at) - mean) * scale + bias;
+        dlua_set_real(y, at, a->num[NORM_RELU].i && value < 0 ? 0 : value);
       }
     }
   }
-  for (int k = RUNNING_MEAN; k <= RUNNING_VAR && a->num[TRAINING].i; k++) {
+  for (int k = NORM_RUNNING_MEAN; k <= NORM_RUNNING_VAR && a->num[NORM_TRAINING].i; k++) {
     if (a->in[k]) a->in[k]->storage->version++;
   }
   return DLUA_OK;
@@ -139,14 +140,14 @@ static dlua_status batch_norm_cpu(const dlua_args *a) {
 // ---------------------------------------------------------------- gradient
 
 static dlua_status batch_norm_grad_shape(dlua_args *a) {
-  const dlua_tensor *g = a->in[0], *x = a->in[1], *weight = a->in[2];
+  const dlua_tensor *g = a->in[GRAD_G], *x = a->in[GRAD_X], *weight = a->in[GRAD_WEIGHT];
   DLUA_TRY(check_float(a, x));
   if (!dlua_same_shape(g, x)) return dlua_shape_error(a, "g has not x's shape");
   if (g->dtype != x->dtype) {
     return dlua_shape_error(a, "g is %s but x is %s", dlua_dtype_name((dlua_dtype)g->dtype),
                             dlua_dtype_name((dlua_dtype)x->dtype));
   }
-  for (int k = 2; k < 5; k++) DLUA_TRY(check_channels(a, x, k));
+  for (int k = GRAD_WEIGHT; k <= GRAD_RSTD; k++) DLUA_TRY(check_channels(a, x, k));
   dlua_spec_shape(a, 0, x->ndim, x->size);
   a->spec[0].layout = (dlua_layout)x->storage->layout;
   a->spec[0].dtype = (dlua_dtype)x->dtype;
@@ -157,27 +158,28 @@ static dlua_status batch_norm_grad_shape(dlua_args *a) {
 }
 
 static dlua_status batch_norm_grad_cpu(const dlua_args *a) {
-  const dlua_tensor *g = a->in[0], *x = a->in[1], *gx = a->out[0];
+  const dlua_tensor *g = a->in[GRAD_G], *x = a->in[GRAD_X], *gx = a->out[0];
   int64_t c = x->size[1], inner = spread(x);
   for (int64_t channel = 0; channel < c; channel++) {
-    double mean = dlua_real(a->in[3], channel), rstd = dlua_real(a->in[4], channel), sum = 0,
-           product = 0;
-    for (int64_t n = 0; n < x->size[0]; n++) {
-      for (int64_t k = 0; k < inner; k++) {
-        int64_t at = (n * c + channel) * inner + k;
-        sum += dlua_real(g, at), product += dlua_real(g, at) * (dlua_real(x, at) - mean) * rstd;
+    double mean = dlua_real(a->in[GRAD_MEAN], channel), rstd = dlua_real(a->in[GRAD_RSTD], channel),
+           sum = 0, product = 0, bias = get_or(a->in[GRAD_BIAS], channel, 0);
+    double scale = rstd * get_or(a->in[GRAD_WEIGHT], channel, 1),
+           count = (double)(x->size[0] * inner);
+    for (int pass = 0; pass < 2; pass++) { // both sums, then gx
+      for (int64_t n = 0; n < x->size[0]; n++) {
+        for (int64_t k = 0; k < inner; k++) {
+          int64_t at = (n * c + channel) * inner + k;
+          double d = dlua_real(x, at) - mean;
+          bool open = !a->num[GRAD_RELU].i || d * scale + bias > 0;
+          double let = open ? dlua_real(g, at) : 0, back = (sum + d * rstd * product) / count;
+          if (pass == 0)
+            sum += let, product += let * d * rstd;
+          else
+            dlua_set_real(gx, at, scale * (let - (a->num[GRAD_TRAINING].i ? back : 0)));
+        }
       }
     }
     dlua_set_real(a->out[1], channel, product), dlua_set_real(a->out[2], channel, sum);
-    double scale = rstd * get_or(a->in[2], channel, 1), count = (double)(x->size[0] * inner);
-    bool training = a->num[0].i;
-    for (int64_t n = 0; n < x->size[0]; n++) {
-      for (int64_t k = 0; k < inner; k++) {
-        int64_t at = (n * c + channel) * inner + k;
-        double back = training ? (sum + (dlua_real(x, at) - mean) * rstd * product) / count : 0;
-        dlua_set_real(gx, at, scale * (dlua_real(g, at) - back));
-      }
-    }
   }
   return DLUA_OK;
 }
@@ -213,60 +215,70 @@ static dlua_tensor *sum_of(dlua_scope *s, dlua_tensor *x, const dims *d) {
 }
 
 // The fused gradient, spelt out so that it can be differentiated again.
-static void batch_norm_back_recorded(dlua_back *b, dlua_tensor *x, dlua_tensor *weight) {
+static void batch_norm_back_recorded(dlua_back *b, dlua_tensor *x, dlua_tensor *weight,
+                                     dlua_tensor *bias) {
   dlua_scope *s = b->s;
   if (s->status != DLUA_OK) return;
-  bool training = b->num[TRAINING].i;
+  bool training = b->num[NORM_TRAINING].i;
   dims d = all_but_channels(x->ndim);
   dlua_tensor *g = b->g[0], *mean, *rstd, *centred;
   if (training) {
     mean = mean_of(s, x, &d);
     centred = dlua_sub(s, x, mean);
     dlua_tensor *var = mean_of(s, dlua_mul(s, centred, centred), &d);
-    rstd = dlua_call(s, &dlua_op_rsqrt, dlua_t(dlua_add(s, var, dlua_num(s, b->num[EPS].f))));
+    rstd = dlua_call(s, &dlua_op_rsqrt, dlua_t(dlua_add(s, var, dlua_num(s, b->num[NORM_EPS].f))));
   } else {
     mean = as_channels(s, dlua_saved(b, "_mean"), x->ndim);
     rstd = as_channels(s, dlua_saved(b, "_rstd"), x->ndim);
     centred = dlua_sub(s, x, mean);
   }
-  dlua_tensor *normal = dlua_mul(s, centred, rstd), *gn = g;
+  dlua_tensor *normal = dlua_mul(s, centred, rstd);
+  if (b->num[NORM_RELU].i) {
+    dlua_tensor *y = weight ? dlua_mul(s, normal, as_channels(s, weight, x->ndim)) : normal;
+    if (bias) y = dlua_add(s, y, as_channels(s, bias, x->ndim));
+    g = dlua_call(s, &dlua_op_relu_grad, dlua_t(g), dlua_t(y));
+  }
+  dlua_tensor *gn = g;
   if (training) {
     dlua_tensor *back = dlua_mul(s, normal, mean_of(s, dlua_mul(s, g, normal), &d));
     gn = dlua_sub(s, dlua_sub(s, g, mean_of(s, g, &d)), back);
   }
   dlua_tensor *scale = weight ? dlua_mul(s, as_channels(s, weight, x->ndim), rstd) : rstd;
-  dlua_give(b, X, dlua_mul(s, gn, scale));
-  if (weight && dlua_needs(b, WEIGHT)) dlua_give(b, WEIGHT, sum_of(s, dlua_mul(s, g, normal), &d));
-  if (dlua_needs(b, BIAS)) dlua_give(b, BIAS, sum_of(s, g, &d));
+  dlua_give(b, NORM_X, dlua_mul(s, gn, scale));
+  if (weight && dlua_needs(b, NORM_WEIGHT))
+    dlua_give(b, NORM_WEIGHT, sum_of(s, dlua_mul(s, g, normal), &d));
+  if (dlua_needs(b, NORM_BIAS)) dlua_give(b, NORM_BIAS, sum_of(s, g, &d));
 }
 
 static void batch_norm_back(dlua_back *b) {
   dlua_tensor *x = dlua_saved(b, "x"), *weight = dlua_saved(b, "weight");
+  dlua_tensor *bias = dlua_saved(b, "bias");
   if (dlua_grad_mode()) {
-    batch_norm_back_recorded(b, x, weight);
+    batch_norm_back_recorded(b, x, weight, bias);
     return;
   }
   dlua_tensor *out[DLUA_MAX_OUT];
   dlua_call_all(b->s, &dlua_op_batch_norm_grad, out, dlua_t(b->g[0]), dlua_t(x), dlua_t(weight),
-                dlua_t(dlua_saved(b, "_mean")), dlua_t(dlua_saved(b, "_rstd")),
-                dlua_i(b->num[TRAINING].i));
-  dlua_give(b, X, out[0]);
-  dlua_give(b, WEIGHT, out[1]);
-  dlua_give(b, BIAS, out[2]);
+                dlua_t(bias), dlua_t(dlua_saved(b, "_mean")), dlua_t(dlua_saved(b, "_rstd")),
+                dlua_i(b->num[NORM_TRAINING].i), dlua_i(b->num[NORM_RELU].i));
+  dlua_give(b, NORM_X, out[0]);
+  dlua_give(b, NORM_WEIGHT, out[1]);
+  dlua_give(b, NORM_BIAS, out[2]);
 }
 
 const dlua_op dlua_op_batch_norm = {
     .name = "batch_norm",
     .writes = "running_mean running_var",
     .sig = "x:T, weight:T?, bias:T?, running_mean:T?, running_var:T?, training:b=false, "
-           "momentum:f=0.1, eps:f=1e-5 "
+           "momentum:f=0.1, eps:f=1e-5, relu:b=false "
            "-> y, _mean, _rstd",
     .doc =
         "(x - mean) / sqrt(var + eps) * weight + bias for each channel of x {n,c} or {n,c,…}. In "
         "training mean and "
         "var (biased) are the batch's and the running averages become (1 - momentum) * old + "
         "momentum * new, with "
-        "the unbiased variance; otherwise the running averages are used. Ioffe and Szegedy, 2015.",
+        "the unbiased variance; otherwise the running averages are used. With relu, 0 "
+        "where that is negative. Ioffe and Szegedy, 2015.",
     .dtype = DLUA_ANY_DTYPE,
     .flags = DLUA_LAYOUTS | DLUA_BF16_NHWC,
     .shape = batch_norm_shape,
@@ -274,17 +286,19 @@ const dlua_op dlua_op_batch_norm = {
     .fast = (dlua_kernel *const[]){dlua_batch_norm_fast, dlua_batch_norm_rows,
                                    dlua_batch_norm_columns, NULL},
     .back = batch_norm_back,
-    .save = "x weight _mean _rstd",
+    .save = "x weight bias _mean _rstd",
     .contiguous = "x",
     .autocast = DLUA_CAST_NOTHING,
 };
 
 const dlua_op dlua_op_batch_norm_grad = {
     .name = "batch_norm_grad",
-    .sig = "g:T, x:T, weight:T?, mean:T, rstd:T, training:b=true -> gx, gw, gb",
+    .sig = "g:T, x:T, weight:T?, bias:T?, mean:T, rstd:T, training:b=true, relu:b=false "
+           "-> gx, gw, gb",
     .doc = "The gradients of batch_norm by x, weight and bias: with n = (x - mean) rstd, gw = "
            "sum(g n), gb = sum(g), "
-           "gx = weight rstd (g - mean(g) - n mean(g n)) in training, weight rstd g otherwise.",
+           "gx = weight rstd (g - mean(g) - n mean(g n)) in training, weight rstd g otherwise. "
+           "With relu, g is 0 where n weight + bias is not positive.",
     .dtype = DLUA_ANY_DTYPE,
     .flags = DLUA_LAYOUTS | DLUA_BF16_NHWC | DLUA_HIDDEN | DLUA_NO_GRAD,
     .shape = batch_norm_grad_shape,

@@ -5,6 +5,12 @@
 
 #include "../op.h"
 
+// Inputs and numbers of batch_norm, and of its gradient.
+enum { NORM_X, NORM_WEIGHT, NORM_BIAS, NORM_RUNNING_MEAN, NORM_RUNNING_VAR };
+enum { NORM_TRAINING, NORM_MOMENTUM, NORM_EPS, NORM_RELU };
+enum { GRAD_G, GRAD_X, GRAD_WEIGHT, GRAD_BIAS, GRAD_MEAN, GRAD_RSTD };
+enum { GRAD_TRAINING, GRAD_RELU };
+
 // f32 in contiguous or blocked memory (norm_fast.c).
 dlua_status dlua_batch_norm_fast(const dlua_args *a);
 dlua_status dlua_batch_norm_grad_fast(const dlua_args *a);
@@ -27,7 +33,9 @@ void dlua_finish_moments(const dlua_args *a, int64_t channel, const dlua_moments
 
 // What the fast kernels share: from the moments (of training, else unused) to y = x scale + offset of
 // a channel, setting its mean and rstd; from the sums of g and g (x - mean) over count values to
-// gx = g factor[0] + x factor[1] + factor[2], setting its gradients of weight and bias.
+// gx = g factor[0] + x factor[1] + factor[2], setting its gradients of weight and bias; and the scale
+// and offset that y had.
+void dlua_norm_gate_factors(const dlua_args *a, int64_t channel, float *scale, float *offset);
 void dlua_norm_factors(const dlua_args *a, int64_t channel, const dlua_moments *m, float *scale,
                        float *offset);
 void dlua_norm_grad_factors(const dlua_args *a, int64_t channel, int64_t count, double sum,

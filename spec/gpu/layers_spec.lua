@@ -110,13 +110,14 @@ describe("layers on the GPU", function()
         local weight, bias = numbers({c}, dtype), numbers({c}, dtype, 0.9)
         local running = {numbers({c}, dtype, 1.3), numbers({c}, dtype, 1.7):abs()}
         local moved = {running[1]:to("cuda"), running[2]:to("cuda")}
-        for _, training in ipairs {true, false} do
-          local wanted = ops.batch_norm(x, weight, bias, running[1], running[2], training)
-          local got = ops.batch_norm(x:to("cuda"), weight:to("cuda"), bias:to("cuda"), moved[1], moved[2], training)
+        local mean, rstd = numbers({c}, dtype), numbers({c}, dtype, 0.5):abs() + 0.5
+        for k = 0, 3 do
+          local given = {training = k % 2 == 0, relu = k > 1}
+          local wanted = ops.batch_norm(x, weight, bias, running[1], running[2], given)
+          local got = ops.batch_norm(x:to("cuda"), weight:to("cuda"), bias:to("cuda"), moved[1], moved[2], given)
           close(got, wanted, dtype, "batch_norm")
-          for k = 1, 2 do close(moved[k], running[k], dtype, "running averages") end
-          local mean, rstd = numbers({c}, dtype), numbers({c}, dtype, 0.5):abs() + 0.5
-          same("batch_norm_grad", dtype, g, x, weight, mean, rstd, training)
+          for i = 1, 2 do close(moved[i], running[i], dtype, "running averages") end
+          same("batch_norm_grad", dtype, g, x, weight, bias, mean, rstd, given.training, given.relu)
         end
       end
     end)

@@ -45,10 +45,12 @@ activation(dlua.hardtanh, {
   doc = "x held between min and max",
 })
 
--- The same after a product, in one call.
+-- The same after a product or batch norm, in one call.
 function activations.ReLU:after_linear(x, weight, bias) -- luacheck: ignore 212
   return dlua.ops.linear_relu(x, weight, bias)
 end
+
+activations.ReLU.part_of_norm = true
 
 function activations.GELU:after_linear(x, weight, bias)
   return dlua.ops.linear_gelu(x, weight, bias, self.approximate)

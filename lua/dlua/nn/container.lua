@@ -3,7 +3,7 @@ local dlua = require "dlua"
 local class = require "dlua.class"
 local help = require "dlua.help"
 local activations = require "dlua.nn.activation"
-local Linear = require "dlua.nn.layers".Linear
+local layers = require "dlua.nn.layers"
 local module = require "dlua.nn.module"
 
 local Module, is_module = module.Module, module.is_module
@@ -36,7 +36,7 @@ local Sequential = class("Sequential", Module)
 containers.Sequential = Sequential
 Sequential.builtin = true
 Sequential.doc = "nn.Sequential {layer, …}\n  Layers one after the other; net[1] is the first, #net how many there are."
-  .. " nn.Linear and nn.ReLU or nn.GELU after it run as one call."
+  .. " nn.ReLU runs in one call with the nn.Linear or batch norm before it, nn.GELU with nn.Linear."
 
 function Sequential:init(...)
   for k, layer in ipairs(modules_of("nn.Sequential", ...)) do self[k] = layer end
@@ -68,18 +68,26 @@ local function is_sealed(layer)
   return rawget(metatable, "builtin") == true
 end
 
-local linear_forward = Linear.forward
-local activation_forward = {
-  [activations.ReLU] = activations.ReLU.forward, [activations.GELU] = activations.GELU.forward,
+-- Classes that run in one call with an activation after them, and those activations, with what dlua's forward is.
+local after = {
+  [layers.Linear] = {activations.ReLU, activations.GELU}, [layers.BatchNorm1d] = {activations.ReLU},
+  [layers.BatchNorm2d] = {activations.ReLU},
 }
+local forward_of = {}
+for class_of_first, seconds in pairs(after) do
+  forward_of[class_of_first] = class_of_first.forward
+  for _, class_of_second in ipairs(seconds) do
+    seconds[class_of_second], forward_of[class_of_second] = true, class_of_second.forward
+  end
+end
 
--- May a layer and the one after it run as one call? A product and its activation may, while they are what dlua made
--- them and no hook and no watcher wants to see what passes between them.
+-- May a layer and the one after it run as one call? They may while they are what dlua made them and no hook and no
+-- watcher wants to see what passes between them.
 local function are_one(first, second)
-  if getmetatable(first) ~= Linear or not second then return false end
-  local class_of_second = getmetatable(second)
-  local forward = activation_forward[class_of_second]
-  return forward ~= nil and forward == class_of_second.forward and Linear.forward == linear_forward
+  local class_of_first, class_of_second = getmetatable(first), getmetatable(second)
+  local seconds = after[class_of_first]
+  return seconds ~= nil and class_of_second ~= nil and seconds[class_of_second] ~= nil
+    and class_of_first.forward == forward_of[class_of_first] and class_of_second.forward == forward_of[class_of_second]
     and not first._hooks and not second._hooks and not module.is_watched()
 end
 

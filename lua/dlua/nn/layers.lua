@@ -80,10 +80,10 @@ local function build_norm(self)
   end
 end
 
-local function normalized(self, x)
+local function normalized(self, x, relu)
   if self.training and self.num_batches_tracked then self.num_batches_tracked:add_(1) end
   return (batch_norm(x, self.weight, self.bias, self.running_mean, self.running_var,
-    self.training or not self.track_running_stats, self.momentum, self.eps))
+    self.training or not self.track_running_stats, self.momentum, self.eps, relu))
 end
 
 local function norm_layer(name, dims, doc)
@@ -92,9 +92,9 @@ local function norm_layer(name, dims, doc)
     {"affine", "boolean", true}, {"track_running_stats", "boolean", true}, doc = doc,
   }
   Norm.build = build_norm
-  function Norm:forward(x)
+  function Norm:forward(x, after) -- after: as Linear's
     if not dims[x.ndim] then dlua.fail("%s: takes %s, not x %s", name, dims.text, module.shape_text(x)) end
-    return normalized(self, x)
+    return normalized(self, x, type(after) == "table" and after.part_of_norm or false)
   end
   return Norm
 end

@@ -101,6 +101,12 @@ INLINE void store(void *y, bool half, int64_t at, int64_t n, vec v) {
 
 INLINE vec entries(const float *per_channel, int64_t k) { return *(const vec *)(per_channel + k); }
 
+// g, or 0 where the gates of these channels are closed.
+INLINE vec let(const dlua_norm_gate *gate, vec g, vec x, int64_t k) {
+  if (!gate) return g;
+  return (vec)((ivec)g & (x * entries(gate->scale, k) + entries(gate->offset, k) > 0));
+}
+
 INLINE void add(double *sum, vec v) {
   for (int l = 0; l < LANES; l++) sum[l] += v[l];
 }
@@ -112,15 +118,15 @@ typedef enum kind { SUMS, MOMENTS, PRODUCTS } kind;
 
 // Channels k .. of up to 64 rows; groups: 2 vectors or 1, the last of n channels.
 INLINE void sum_strip(kind kind, const void *g, const void *x, bool half, int64_t rows, int64_t c,
-                      int64_t k, int groups, int64_t n, const float *shift, double *first,
-                      double *second) {
+                      int64_t k, int groups, int64_t n, const float *shift,
+                      const dlua_norm_gate *gate, double *first, double *second) {
   vec s[2] = {{0}, {0}}, q[2] = {{0}, {0}}, centre[2] = {{0}, {0}};
   for (int i = 0; i < groups && kind != SUMS; i++) centre[i] = entries(shift, k + i * LANES);
   for (int64_t r = 0; r < rows; r++) {
     for (int i = 0; i < groups; i++) {
       int64_t at = r * c + k + i * LANES;
-      vec d = load(x, half, at, n) - centre[i];
-      vec v = kind == PRODUCTS ? load(g, half, at, n) : d;
+      vec u = load(x, half, at, n), d = u - centre[i];
+      vec v = kind == PRODUCTS ? let(gate, load(g, half, at, n), u, k + i * LANES) : d;
       s[i] += v;
       if (kind != SUMS) q[i] += v * d;
     }
@@ -132,89 +138,98 @@ INLINE void sum_strip(kind kind, const void *g, const void *x, bool half, int64_
 }
 
 INLINE void sum_rows(kind kind, const void *g, const void *x, bool half, int64_t rows, int64_t c,
-                     const float *shift, double *first, double *second) {
+                     const float *shift, const dlua_norm_gate *gate, double *first,
+                     double *second) {
   size_t width = half ? sizeof(uint16_t) : sizeof(float);
   for (int64_t from = 0; from < rows; from += STRETCH) {
     int64_t count = rows - from < STRETCH ? rows - from : STRETCH, k = 0;
     const char *xs = (const char *)x + (size_t)(from * c) * width;
     const char *gs = kind == PRODUCTS ? (const char *)g + (size_t)(from * c) * width : NULL;
     for (; k + 2 * LANES <= c; k += 2 * LANES)
-      sum_strip(kind, gs, xs, half, count, c, k, 2, LANES, shift, first, second);
+      sum_strip(kind, gs, xs, half, count, c, k, 2, LANES, shift, gate, first, second);
     if (k + LANES <= c) {
-      sum_strip(kind, gs, xs, half, count, c, k, 1, LANES, shift, first, second);
+      sum_strip(kind, gs, xs, half, count, c, k, 1, LANES, shift, gate, first, second);
       k += LANES;
     }
-    if (k < c) sum_strip(kind, gs, xs, half, count, c, k, 1, c - k, shift, first, second);
+    if (k < c) sum_strip(kind, gs, xs, half, count, c, k, 1, c - k, shift, gate, first, second);
   }
 }
 
 static void moments(const void *x, bool half, int64_t rows, int64_t c, const float *shift,
                     double *sum, double *squares) {
   if (half)
-    sum_rows(MOMENTS, NULL, x, true, rows, c, shift, sum, squares);
+    sum_rows(MOMENTS, NULL, x, true, rows, c, shift, NULL, sum, squares);
   else
-    sum_rows(MOMENTS, NULL, x, false, rows, c, shift, sum, squares);
+    sum_rows(MOMENTS, NULL, x, false, rows, c, shift, NULL, sum, squares);
 }
 
 static void products(const void *g, const void *x, bool half, int64_t rows, int64_t c,
-                     const float *mean, double *sum, double *product) {
-  if (half)
-    sum_rows(PRODUCTS, g, x, true, rows, c, mean, sum, product);
+                     const float *mean, const dlua_norm_gate *gate, double *sum, double *product) {
+  if (half && gate)
+    sum_rows(PRODUCTS, g, x, true, rows, c, mean, gate, sum, product);
+  else if (half)
+    sum_rows(PRODUCTS, g, x, true, rows, c, mean, NULL, sum, product);
+  else if (gate)
+    sum_rows(PRODUCTS, g, x, false, rows, c, mean, gate, sum, product);
   else
-    sum_rows(PRODUCTS, g, x, false, rows, c, mean, sum, product);
+    sum_rows(PRODUCTS, g, x, false, rows, c, mean, NULL, sum, product);
 }
 
 static void sums(const void *x, bool half, int64_t rows, int64_t c, double *sum) {
   if (half)
-    sum_rows(SUMS, NULL, x, true, rows, c, NULL, sum, NULL);
+    sum_rows(SUMS, NULL, x, true, rows, c, NULL, NULL, sum, NULL);
   else
-    sum_rows(SUMS, NULL, x, false, rows, c, NULL, sum, NULL);
+    sum_rows(SUMS, NULL, x, false, rows, c, NULL, NULL, sum, NULL);
 }
 
 // ---------------------------------------------------------------- results
 
+INLINE void affine_at(void *y, const void *x, bool half, int64_t at, int64_t n, int64_t k,
+                      const float *a, const float *b, bool relu) {
+  vec v = load(x, half, at, n) * entries(a, k) + entries(b, k);
+  store(y, half, at, n, relu ? (vec)((ivec)v & ~(v < 0)) : v);
+}
+
 INLINE void affine_of(void *y, const void *x, bool half, int64_t rows, int64_t c, const float *a,
-                      const float *b) {
+                      const float *b, bool relu) {
   for (int64_t r = 0; r < rows; r++) {
     int64_t k = 0;
-    for (; k + LANES <= c; k += LANES)
-      store(y, half, r * c + k, LANES,
-            load(x, half, r * c + k, LANES) * entries(a, k) + entries(b, k));
-    if (k < c)
-      store(y, half, r * c + k, c - k,
-            load(x, half, r * c + k, c - k) * entries(a, k) + entries(b, k));
+    for (; k + LANES <= c; k += LANES) affine_at(y, x, half, r * c + k, LANES, k, a, b, relu);
+    if (k < c) affine_at(y, x, half, r * c + k, c - k, k, a, b, relu);
   }
 }
 
 static void affine(void *y, const void *x, bool half, int64_t rows, int64_t c, const float *a,
-                   const float *b) {
+                   const float *b, bool relu) {
   if (half)
-    affine_of(y, x, true, rows, c, a, b);
+    affine_of(y, x, true, rows, c, a, b, relu);
   else
-    affine_of(y, x, false, rows, c, a, b);
+    affine_of(y, x, false, rows, c, a, b, relu);
 }
 
 INLINE void affine2_at(void *gx, const void *g, const void *x, bool half, int64_t at, int64_t n,
-                       int64_t k, const float *a, const float *b, const float *d) {
-  vec part = load(x, half, at, n) * entries(b, k) + entries(d, k);
-  store(gx, half, at, n, load(g, half, at, n) * entries(a, k) + part);
+                       int64_t k, const float *a, const float *b, const float *d,
+                       const dlua_norm_gate *gate) {
+  vec u = load(x, half, at, n), part = u * entries(b, k) + entries(d, k);
+  store(gx, half, at, n, let(gate, load(g, half, at, n), u, k) * entries(a, k) + part);
 }
 
 INLINE void affine2_of(void *gx, const void *g, const void *x, bool half, int64_t rows, int64_t c,
-                       const float *a, const float *b, const float *d) {
+                       const float *a, const float *b, const float *d, const dlua_norm_gate *gate) {
   for (int64_t r = 0; r < rows; r++) {
     int64_t k = 0;
-    for (; k + LANES <= c; k += LANES) affine2_at(gx, g, x, half, r * c + k, LANES, k, a, b, d);
-    if (k < c) affine2_at(gx, g, x, half, r * c + k, c - k, k, a, b, d);
+    for (; k + LANES <= c; k += LANES)
+      affine2_at(gx, g, x, half, r * c + k, LANES, k, a, b, d, gate);
+    if (k < c) affine2_at(gx, g, x, half, r * c + k, c - k, k, a, b, d, gate);
   }
 }
 
 static void affine2(void *gx, const void *g, const void *x, bool half, int64_t rows, int64_t c,
-                    const float *a, const float *b, const float *d) {
+                    const float *a, const float *b, const float *d, const dlua_norm_gate *gate) {
   if (half)
-    affine2_of(gx, g, x, true, rows, c, a, b, d);
+    affine2_of(gx, g, x, true, rows, c, a, b, d, gate);
   else
-    affine2_of(gx, g, x, false, rows, c, a, b, d);
+    affine2_of(gx, g, x, false, rows, c, a, b, d, gate);
 }
 
 // ---------------------------------------------------------------- max pooling

@@ -2,10 +2,21 @@
 // in double across them, so that a sum of millions of values keeps its digits.
 #include "../norm.h"
 
+#include <stddef.h>
+
 enum { LANES = DLUA_NORM_LANES, STRETCH = 64 * LANES };
 
 #define PASTE(a, b) a##b
 #define NAMED(a, isa) PASTE(a, isa)
+#define INLINE static inline __attribute__((always_inline))
+
+// g, or 0 where the gate of lane l is closed.
+INLINE float let(const dlua_norm_gate *gate, float g, float x, int64_t l) {
+  if (!gate) return g;
+  return x * gate->scale[l] + gate->offset[l] > 0 ? g : 0;
+}
+
+INLINE float held(float y, bool relu) { return relu && y < 0 ? 0 : y; }
 
 static void moments(const float *x, int64_t count, const float *shift, double *sum,
                     double *squares) {
@@ -26,41 +37,68 @@ static void moments(const float *x, int64_t count, const float *shift, double *s
   }
 }
 
-static void products(const float *g, const float *x, int64_t count, const float *mean, double *sum,
-                     double *product) {
+INLINE void products_of(const float *g, const float *x, int64_t count, const float *mean,
+                        const dlua_norm_gate *gate, double *sum, double *product) {
   for (int64_t from = 0; from < count; from += STRETCH) {
     int64_t n = count - from < STRETCH ? count - from : STRETCH, k = 0;
     float s[LANES] = {0}, p[LANES] = {0};
     for (; k + LANES <= n; k += LANES) {
       for (int l = 0; l < LANES; l++) {
-        float v = g[from + k + l];
-        s[l] += v, p[l] += v * (x[from + k + l] - mean[l]);
+        float u = x[from + k + l], v = let(gate, g[from + k + l], u, l);
+        s[l] += v, p[l] += v * (u - mean[l]);
       }
     }
     for (int l = 0; k + l < n; l++) {
-      float v = g[from + k + l];
-      s[l] += v, p[l] += v * (x[from + k + l] - mean[l]);
+      float u = x[from + k + l], v = let(gate, g[from + k + l], u, l);
+      s[l] += v, p[l] += v * (u - mean[l]);
     }
     for (int l = 0; l < LANES; l++) sum[l] += s[l], product[l] += p[l];
   }
 }
 
-static void affine(float *restrict y, const float *restrict x, int64_t count, const float *a,
-                   const float *b) {
-  int64_t k = 0;
-  for (; k + LANES <= count; k += LANES) {
-    for (int l = 0; l < LANES; l++) y[k + l] = x[k + l] * a[l] + b[l];
-  }
-  for (int l = 0; k + l < count; l++) y[k + l] = x[k + l] * a[l] + b[l];
+static void products(const float *g, const float *x, int64_t count, const float *mean,
+                     const dlua_norm_gate *gate, double *sum, double *product) {
+  if (gate)
+    products_of(g, x, count, mean, &(dlua_norm_gate){gate->scale, gate->offset}, sum, product);
+  else
+    products_of(g, x, count, mean, NULL, sum, product);
 }
 
-static void affine2(float *restrict gx, const float *restrict g, const float *restrict x,
-                    int64_t count, const float *a, const float *b, const float *c) {
+INLINE void affine_of(float *restrict y, const float *restrict x, int64_t count, const float *a,
+                      const float *b, bool relu) {
   int64_t k = 0;
   for (; k + LANES <= count; k += LANES) {
-    for (int l = 0; l < LANES; l++) gx[k + l] = g[k + l] * a[l] + (x[k + l] * b[l] + c[l]);
+    for (int l = 0; l < LANES; l++) y[k + l] = held(x[k + l] * a[l] + b[l], relu);
   }
-  for (int l = 0; k + l < count; l++) gx[k + l] = g[k + l] * a[l] + (x[k + l] * b[l] + c[l]);
+  for (int l = 0; k + l < count; l++) y[k + l] = held(x[k + l] * a[l] + b[l], relu);
+}
+
+static void affine(float *y, const float *x, int64_t count, const float *a, const float *b,
+                   bool relu) {
+  if (relu)
+    affine_of(y, x, count, a, b, true);
+  else
+    affine_of(y, x, count, a, b, false);
+}
+
+INLINE void affine2_of(float *restrict gx, const float *restrict g, const float *restrict x,
+                       int64_t count, const float *a, const float *b, const float *c,
+                       const dlua_norm_gate *gate) {
+  int64_t k = 0;
+  for (; k + LANES <= count; k += LANES) {
+    for (int l = 0; l < LANES; l++)
+      gx[k + l] = let(gate, g[k + l], x[k + l], l) * a[l] + (x[k + l] * b[l] + c[l]);
+  }
+  for (int l = 0; k + l < count; l++)
+    gx[k + l] = let(gate, g[k + l], x[k + l], l) * a[l] + (x[k + l] * b[l] + c[l]);
+}
+
+static void affine2(float *gx, const float *g, const float *x, int64_t count, const float *a,
+                    const float *b, const float *c, const dlua_norm_gate *gate) {
+  if (gate)
+    affine2_of(gx, g, x, count, a, b, c, &(dlua_norm_gate){gate->scale, gate->offset});
+  else
+    affine2_of(gx, g, x, count, a, b, c, NULL);
 }
 
 // ---------------------------------------------------------------- columns
@@ -86,13 +124,14 @@ static void column_moments(const float *x, int64_t rows, int64_t stride, int64_t
 }
 
 static void column_products(const float *g, const float *x, int64_t rows, int64_t stride, int64_t n,
-                            const float *mean, double *sum, double *product) {
+                            const float *mean, const dlua_norm_gate *gate, double *sum,
+                            double *product) {
   for (int64_t from = 0; from < rows; from += ROWS) {
     float s[STRIP] = {0}, p[STRIP] = {0};
     for (int64_t r = from; r < rows && r < from + ROWS; r++) {
       for (int64_t k = 0; k < n; k++) {
-        float v = g[r * stride + k];
-        s[k] += v, p[k] += v * (x[r * stride + k] - mean[k]);
+        float u = x[r * stride + k], v = let(gate, g[r * stride + k], u, k);
+        s[k] += v, p[k] += v * (u - mean[k]);
       }
     }
     add_columns(sum, s, n), add_columns(product, p, n);
@@ -100,17 +139,18 @@ static void column_products(const float *g, const float *x, int64_t rows, int64_
 }
 
 static void column_affine(float *restrict y, const float *restrict x, int64_t rows, int64_t stride,
-                          int64_t n, const float *restrict a, const float *restrict b) {
+                          int64_t n, const float *restrict a, const float *restrict b, bool relu) {
   for (int64_t r = 0; r < rows; r++, x += stride, y += stride) {
-    for (int64_t k = 0; k < n; k++) y[k] = x[k] * a[k] + b[k];
+    for (int64_t k = 0; k < n; k++) y[k] = held(x[k] * a[k] + b[k], relu);
   }
 }
 
 static void column_affine2(float *restrict gx, const float *restrict g, const float *restrict x,
                            int64_t rows, int64_t stride, int64_t n, const float *restrict a,
-                           const float *restrict b, const float *restrict c) {
+                           const float *restrict b, const float *restrict c,
+                           const dlua_norm_gate *gate) {
   for (int64_t r = 0; r < rows; r++, x += stride, g += stride, gx += stride) {
-    for (int64_t k = 0; k < n; k++) gx[k] = g[k] * a[k] + (x[k] * b[k] + c[k]);
+    for (int64_t k = 0; k < n; k++) gx[k] = let(gate, g[k], x[k], k) * a[k] + (x[k] * b[k] + c[k]);
   }
 }
 
