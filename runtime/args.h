@@ -26,6 +26,7 @@ typedef struct dlua_spec {
   dlua_dtype dtype;
   dlua_layout layout;
   int ndim;
+  bool wide; // stays f32 where the kernel computes for bf16 or f16
   int64_t size[DLUA_MAX_DIMS];
 } dlua_spec;
 

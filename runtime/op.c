@@ -183,7 +183,7 @@ static dlua_status compute(dlua_frame *f) {
     return f->record ? dlua_record_open(&f->node, a, f->given, a->out) : DLUA_OK;
   }
   for (int k = 0; k < a->nout; k++) {
-    bool narrowed = f->narrow != DLUA_F32 && a->spec[k].dtype == DLUA_F32;
+    bool narrowed = f->narrow != DLUA_F32 && a->spec[k].dtype == DLUA_F32 && !a->spec[k].wide;
     f->final[k] = narrowed ? f->narrow : a->spec[k].dtype;
   }
   if (a->inplace) {

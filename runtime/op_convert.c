@@ -208,7 +208,7 @@ static dlua_status convert_dtypes(dlua_frame *f) {
   }
   dlua_dtype result = a->op->dtype == DLUA_COMPARE ? DLUA_BOOL : dtype;
   for (int k = 0; k < DLUA_MAX_OUT; k++)
-    a->spec[k].dtype = result, a->spec[k].layout = DLUA_STRIDED;
+    a->spec[k].dtype = result, a->spec[k].layout = DLUA_STRIDED, a->spec[k].wide = false;
   if (!(a->op->flags & DLUA_CREATE)) a->dtype = dtype;
   return DLUA_OK;
 }

@@ -66,6 +66,7 @@ static dlua_status batch_norm_shape(dlua_args *a) {
   a->spec[0].layout = (dlua_layout)x->storage->layout;
   a->spec[0].dtype = (dlua_dtype)x->dtype;
   a->spec[1].dtype = a->spec[2].dtype = channel_dtype(x);
+  a->spec[1].wide = a->spec[2].wide = true;
   dlua_spec_shape(a, 1, 1, &c);
   dlua_spec_shape(a, 2, 1, &c);
   return DLUA_OK;
