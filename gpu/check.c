@@ -39,7 +39,9 @@ static bool cuda_was_short(void) {
 dlua_status dlua_blas_check(const char *call, cublasStatus_t error) {
   if (error == CUBLAS_STATUS_SUCCESS) return DLUA_OK;
   bool memory = cuda_was_short() || error == CUBLAS_STATUS_ALLOC_FAILED;
-  return dlua_fail(memory ? DLUA_NO_MEMORY : DLUA_BAD_DEVICE, "%s: %s (%d)", call,
+  bool unsupported = error == CUBLAS_STATUS_NOT_SUPPORTED || error == CUBLAS_STATUS_ARCH_MISMATCH;
+  dlua_status status = memory ? DLUA_NO_MEMORY : unsupported ? DLUA_DECLINED : DLUA_BAD_DEVICE;
+  return dlua_fail(status, "%s: %s (%d)", call,
                    dlua_cuda_calls_table.cublasLtGetStatusString(error), (int)error);
 }
 

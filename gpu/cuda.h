@@ -31,7 +31,7 @@ typedef struct dlua_cuda_calls {
 extern const dlua_cuda_calls dlua_cuda_calls_table;
 
 // DLUA_OK, or DLUA_NO_MEMORY or DLUA_BAD_DEVICE with the message "cudaMalloc: out of memory (2)". What
-// cuDNN does not support is DLUA_DECLINED.
+// cuBLASLt or cuDNN does not support is DLUA_DECLINED.
 dlua_status dlua_cuda_check(const char *call, cudaError_t error);
 dlua_status dlua_blas_check(const char *call, cublasStatus_t error);
 dlua_status dlua_dnn_check(const char *call, cudnnStatus_t error);

@@ -249,15 +249,7 @@ static dlua_status prefer(const plan_key *k, cublasLtMatmulPreference_t preferen
   return DLUA_OK;
 }
 
-// What the heuristic's answer means: a product that the library does not do has no candidates.
-static dlua_status asked(cublasStatus_t answer, int *count) {
-  if (answer != CUBLAS_STATUS_NOT_SUPPORTED)
-    return dlua_blas_check("cublasLtMatmulAlgoGetHeuristic", answer);
-  *count = 0;
-  return DLUA_OK;
-}
-
-// The heuristic's candidates, best first; none where the library does not do the product.
+// The heuristic's candidates, best first.
 static dlua_status ask(const plan_key *k, cublasLtHandle_t handle, const plan *p, int wanted,
                        cublasLtMatmulHeuristicResult_t *results, int *count) {
   cublasLtMatmulPreference_t preference = NULL;
@@ -265,10 +257,9 @@ static dlua_status ask(const plan_key *k, cublasLtHandle_t handle, const plan *p
   BLAS_TRY(cublasLtMatmulPreferenceCreate, &preference);
   dlua_status status = prefer(k, preference);
   if (status == DLUA_OK)
-    status = DLUA_TRIED_AGAIN(asked(dlua_cuda_calls_table.cublasLtMatmulAlgoGetHeuristic(
-                                        handle, p->call, p->layout[Y], p->layout[X], p->layout[OUT],
-                                        p->layout[OUT], preference, wanted, results, count),
-                                    count));
+    status =
+        BLAS_STATUS(cublasLtMatmulAlgoGetHeuristic, handle, p->call, p->layout[Y], p->layout[X],
+                    p->layout[OUT], p->layout[OUT], preference, wanted, results, count);
   dlua_cuda_calls_table.cublasLtMatmulPreferenceDestroy(preference);
   return status;
 }
@@ -322,7 +313,7 @@ static dlua_status make_plan(const dlua_args *a, const dlua_product *p, const be
   DLUA_TRY(ask(k, handle, made, k->tune ? CANDIDATES : 1, all, &count));
   for (int i = 0; i < count; i++)
     if (all[i].state == CUBLAS_STATUS_SUCCESS) results[found++] = all[i];
-  if (found == 0) return DLUA_OK;
+  if (found == 0) return DLUA_DECLINED;
   race r = {a, p, e, made, results};
   if (found > 1) DLUA_TRY(dlua_gpu_fastest(a->device->index, found, run_candidate, &r, &fastest));
   choose(made, &results[fastest]);
@@ -335,7 +326,10 @@ static dlua_status find_plan(const dlua_args *a, const dlua_product *p, const be
   if (*found) return DLUA_OK;
   plan made = {0};
   dlua_status status = make_plan(a, p, e, k, &made);
-  if (status != DLUA_OK) return drop_plan(&made), status;
+  if (status == DLUA_DECLINED)
+    made.taken = false; // kept all the same: it is asked once
+  else if (status != DLUA_OK)
+    return drop_plan(&made), status;
   return dlua_plans_add(&plans, k, &made, (void **)found);
 }
 
@@ -351,6 +345,7 @@ static dlua_status run_library(const dlua_args *a, const dlua_product *p, const 
     if (status == DLUA_OK && e->slope)
       status = dlua_gpu_slope_bits(a, e->slope, p->n, e->aux_ld, e->aux);
     if (status == DLUA_OK) status = run_plan(a, p, e, l);
+    if (status == DLUA_DECLINED) l->taken = false;           // whatever the heuristic said
     if (status != DLUA_NO_MEMORY || k->small) return status; // else again without a workspace
   }
   return DLUA_OK;

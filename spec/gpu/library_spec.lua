@@ -302,6 +302,21 @@ describe("libraries of the GPU that fail", function()
     assert.is_true(with_fault("cublasLtMatmulAlgoGetHeuristic", fault_code.blas_unsupported, 1,
       function() before = x:matmul(y) end))
     assert.is_true(error_of(before, wanted) < 1e-5)
+    local columns = 40
+    for _, tune in ipairs {false, true} do -- what the heuristic has found and the product refuses
+      dlua.autotune(tune)
+      for _, refusals in ipairs {1, -1} do
+        for _, code in ipairs {fault_code.blas_unsupported, 8} do -- 8: not on this GPU
+          columns = columns + 1 -- a new plan
+          local w = dlua.randn(17, columns):to("cuda")
+          wanted = x:to("cpu"):matmul(w:to("cpu"))
+          assert.is_true(with_fault("cublasLtMatmul", code, refusals, function() before = x:matmul(w) end))
+          assert.is_true(error_of(before, wanted) < 1e-5)
+          assert.is_true(error_of(x:matmul(w), wanted) < 1e-5)
+        end
+      end
+    end
+    dlua.autotune(false)
     wanted = dlua.conv2d(picture:to("cpu"), kernel:to("cpu"))
     assert.is_true(with_fault("cudnnBackendFinalize", fault_code.dnn_unsupported, -1,
       function() before = dlua.conv2d(picture, kernel) end))
@@ -329,12 +344,13 @@ describe("libraries of the GPU that fail", function()
       {relu, "f32"}, {relu, "bf16"}, {gelu, "bf16"}, {gelu, "f16"}, {gelu, "f32"}, {parameters, "f32"}, {sums, "f16"},
       {parameters, "bf16"}, {through_relu, "f32"}, {through_relu, "bf16"}, {through_gelu, "f16"}, {through_gelu, "f32"},
     } do
-      for _, refusals in ipairs {1, -1} do -- the first question, or all
+      for refusal = 1, 4 do -- the first question or product, or all
         rows = rows + 1
+        local call = refusal % 2 == 0 and "cublasLtMatmul" or "cublasLtMatmulAlgoGetHeuristic"
         local f, dtype = table.unpack(case)
         local cpu, gpu = layer(rows, dtype, f)
         local got
-        assert.is_true(with_fault("cublasLtMatmulAlgoGetHeuristic", fault_code.blas_unsupported, refusals,
+        assert.is_true(with_fault(call, fault_code.blas_unsupported, refusal <= 2 and 1 or -1,
           function() got = f(table.unpack(gpu)) end))
         assert.is_true(error_of(got, f(table.unpack(cpu))) <= limits[dtype], dtype)
         assert.is_true(error_of(f(table.unpack(gpu)), got:to("cpu")) <= limits[dtype]) -- with the plans there are
@@ -374,7 +390,7 @@ describe("libraries of the GPU that fail", function()
   end)
 
   it("hold nothing back after an activation that fails", function()
-    local rows = 70
+    local rows = 100
     for _, f in ipairs {gelu, parameters, through_relu, through_gelu} do
       for _, call in ipairs {"cublasLtMatmulDescSetAttribute", "cublasLtMatmul", "cudaMalloc"} do
         rows = rows + 1
