@@ -409,11 +409,17 @@ static bool matrices_of(const dlua_product *p, matrix *x, matrix *y) {
 // Bits of a row of relu's slope, which the library wants in whole packs of 128.
 static int64_t row_of_bits(int64_t n) { return (n + 127) / 128 * 128; }
 
+static bool is_slope(uint32_t epilogue) {
+  return epilogue == CUBLASLT_EPILOGUE_DRELU || epilogue == CUBLASLT_EPILOGUE_DGELU;
+}
+
 // The library's rules for what an epilogue has besides a bias: whole packs of 8 elements, x turned
-// where its rows are summed, and, here, no batch.
+// where its rows are summed, more than one product to a sum where a slope follows (NVIDIA's own
+// nvmath-python refuses k = 1 there) and, here, no batch.
 static bool takes_beside(const dlua_product *p, const dlua_operands *o, const matrix *x,
                          const beside *e) {
   if (o->sums && !x->turned) return false;
+  if (is_slope(o->epilogue) && p->k == 1) return false;
   if (e->aux && (e->aux_ld % 8 != 0 || dlua_alignment(e->aux) < 16)) return false;
   return p->ndim == 0 || (!o->sums && !e->aux);
 }

@@ -47,10 +47,11 @@ struct Preference {
   uint32_t alignment[4] = {256, 256, 256, 256}; // A B C D
 };
 
-// What cublasLtMatmulAlgo_t's 64 bytes hold: the product that an algorithm was found for.
+// What cublasLtMatmulAlgo_t's 64 bytes hold: the product that an algorithm was found for, with how the
+// operands, the bias and what lies beside were aligned.
 struct Algorithm {
   uint64_t product, workspace;
-  uint32_t alignment[4];
+  uint32_t alignment[6];
 };
 static_assert(sizeof(Algorithm) <= sizeof(cublasLtMatmulAlgo_t));
 
@@ -100,8 +101,9 @@ bool known_epilogue(const Call &call) {
   }
 }
 
-// What lies beside the operands: a bias; the sums of B's columns, of a transposed B alone; what GELU
-// is applied to, as whole packs of 8 elements, or ReLU's slope, as whole packs of 128 bits.
+// What lies beside the operands: a bias; the sums of B's columns, of a transposed B of more than one;
+// what GELU is applied to, as whole packs of 8 elements, or ReLU's slope, as whole packs of 128 bits.
+// There are no slopes of a product that adds nothing up, with k = 1.
 cublasStatus_t check_epilogue(const Product &p) {
   const Call &call = *p.call;
   const Layout *d = p.layout[3];
@@ -111,10 +113,12 @@ cublasStatus_t check_epilogue(const Product &p) {
       (activates && d->type == CUDA_R_64F))
     return CUBLAS_STATUS_NOT_SUPPORTED;
   bool sums = call.step() == CUBLASLT_EPILOGUE_BGRADB;
-  if (sums && call.turned[1] != CUBLAS_OP_T) return CUBLAS_STATUS_NOT_SUPPORTED;
+  if (sums && (call.turned[1] != CUBLAS_OP_T || p.n == 1)) return CUBLAS_STATUS_NOT_SUPPORTED;
   if ((call.adds_bias() || sums) && !call.bias) return CUBLAS_STATUS_INVALID_VALUE;
   if (sums && d->batch > 1) return CUBLAS_STATUS_INVALID_VALUE;
   if (!call.has_aux()) return CUBLAS_STATUS_SUCCESS;
+  bool slope = call.step() == CUBLASLT_EPILOGUE_DRELU || call.step() == CUBLASLT_EPILOGUE_DGELU;
+  if (slope && p.k == 1) return CUBLAS_STATUS_INVALID_VALUE;
   int64_t pack = call.step() == CUBLASLT_EPILOGUE_DRELU ? 128 : 8;
   bool fits = call.aux && (uintptr_t)call.aux % 16 == 0 && call.aux_ld % pack == 0 &&
               call.aux_ld >= (int64_t)d->rows && d->batch == 1;
@@ -215,6 +219,13 @@ void multiply(const Product &p, double alpha, const void *a, const void *b, doub
 }
 
 bool aligned(const void *p, uint32_t to) { return (uintptr_t)p % to == 0; }
+
+// The largest power of two up to 16 that an address is a multiple of.
+uint32_t alignment_of(const void *p) {
+  uint32_t to = 16;
+  while (!aligned(p, to)) to /= 2;
+  return to;
+}
 
 } // namespace
 
@@ -342,7 +353,9 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
   for (*count = 0; *count < wanted && *count < 3; ++*count) {
     cublasLtMatmulHeuristicResult_t *r = &results[*count];
     Algorithm algorithm = {identity(p), *count == 0 ? asked->workspace / 512 : 0, {}};
-    std::memcpy(algorithm.alignment, asked->alignment, sizeof algorithm.alignment);
+    std::memcpy(algorithm.alignment, asked->alignment, sizeof asked->alignment);
+    algorithm.alignment[4] = alignment_of(p.call->bias);
+    algorithm.alignment[5] = alignment_of(p.call->aux);
     *r = cublasLtMatmulHeuristicResult_t();
     std::memcpy((void *)&r->algo, &algorithm, sizeof algorithm);
     r->workspaceSize = algorithm.workspace, r->state = CUBLAS_STATUS_SUCCESS, r->wavesCount = 1;
@@ -365,12 +378,12 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t call
   int width = size_of((cudaDataType_t)p.layout[3]->type);
   if (algo) {
     Algorithm algorithm;
-    const void *operands[4] = {a, b, c, d};
+    const void *operands[6] = {a, b, c, d, p.call->bias, p.call->aux};
     std::memcpy((void *)&algorithm, algo, sizeof algorithm);
     if (algorithm.product != identity(p)) return CUBLAS_STATUS_INVALID_VALUE;
     if (workspace_size < algorithm.workspace || (workspace_size && !workspace))
       return CUBLAS_STATUS_INVALID_VALUE;
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 6; i++)
       if (!aligned(operands[i], algorithm.alignment[i])) return CUBLAS_STATUS_INVALID_VALUE;
   }
   if (workspace) {

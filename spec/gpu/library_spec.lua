@@ -87,6 +87,7 @@ describe("products on the GPU", function()
 
   it("add a bias, strided too", function()
     local function every_second(x, k) return k == 3 and x[{{1, -1, 2}}] or x end
+    local function from_second(x, k) return k == 3 and x[{{2, -1}}] or x end
     for _, dtype in ipairs {"f32", "f64", "bf16", "f16"} do
       compare(dlua.linear, as_is, dtype, {2, 3, 5}, {4, 5}, {4})
       compare(dlua.linear, every_second, dtype, {3, 5}, {4, 5}, {7})
@@ -99,10 +100,12 @@ describe("products on the GPU", function()
   it("apply an activation", function()
     local function gaps(x, k) return k == 1 and x[{{}, {1, 3}, {}}] or x end
     local function every_second(x, k) return k == 3 and x[{{1, -1, 2}}] or x end
+    local function from_second(x, k) return k == 3 and x[{{2, -1}}] or x end
     for _, f in ipairs {dlua.ops.linear_relu, gelu, gelu_tanh} do
       for _, dtype in ipairs {"f32", "f64", "bf16", "f16"} do
         compare(f, as_is, dtype, {2, 3, 5}, {4, 5}, {4})
         compare(f, as_is, dtype, {6, 5}, {16, 5}, {16}) -- 8 elements at a time
+        compare(f, from_second, dtype, {6, 5}, {16, 5}, {17}) -- the same with a bias less aligned
         compare(f, as_is, dtype, {6, 5}, {16, 5})
         compare(f, as_is, dtype, {5}, {8, 5}, {8})
         compare(f, gaps, dtype, {3, 4, 5}, {8, 5}, {8})
@@ -144,6 +147,7 @@ describe("products on the GPU", function()
           compare(f, view, dtype, {6, 5}, {5, 16}, {6, 16})
           compare(f, view, dtype, {3, 4, 5}, {5, 264}, {3, 4, 264}) -- more than two packs of bits
           compare(f, view, dtype, {6, 5}, {5, 13}, {6, 13})
+          compare(f, view, dtype, {6, 1}, {1, 16}, {6, 16}) -- a layer of one output: nothing to add up
         end
         compare(f, as_is, dtype, {5}, {5, 8}, {8})
         compare(f, as_is, dtype, {3, 0}, {0, 8}, {3, 8})
