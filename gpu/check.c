@@ -1,6 +1,10 @@
 // check.c - what a failed library call becomes: a status and one line that names the call.
 #include "cuda.h"
 
+// Bytes left on a GPU below which a failure is put down to them: loading the code of an engine takes
+// tens of MiB.
+#define FULL ((size_t)128 << 20)
+
 // What to do about it, where that is not plain. After a fault of a kernel the driver refuses all that
 // this process asks for, and any later call may be the one that hears of it.
 static const char *advice(cudaError_t error) {
@@ -31,26 +35,35 @@ dlua_status dlua_cuda_check(const char *call, cudaError_t error) {
                    (int)error, advice(error));
 }
 
-// Whether a library failed because CUDA, which it called, had no memory; it may say so in no other way.
-static bool cuda_was_short(void) {
-  return dlua_cuda_calls_table.cudaGetLastError() == cudaErrorMemoryAllocation;
+// Whether the GPU is so full that a library may have failed for want of memory. It may say so in no
+// other way, and CUDA's last error says nothing: the libraries have a runtime of their own inside.
+static bool is_full(void) {
+  size_t free, all;
+  return dlua_cuda_calls_table.cudaMemGetInfo(&free, &all) == cudaSuccess && free < FULL;
 }
 
 dlua_status dlua_blas_check(const char *call, cublasStatus_t error) {
   if (error == CUBLAS_STATUS_SUCCESS) return DLUA_OK;
-  bool memory = cuda_was_short() || error == CUBLAS_STATUS_ALLOC_FAILED;
-  bool unsupported = error == CUBLAS_STATUS_NOT_SUPPORTED || error == CUBLAS_STATUS_ARCH_MISMATCH;
-  dlua_status status = memory ? DLUA_NO_MEMORY : unsupported ? DLUA_DECLINED : DLUA_BAD_DEVICE;
+  dlua_status status = DLUA_BAD_DEVICE;
+  if (error == CUBLAS_STATUS_NOT_SUPPORTED || error == CUBLAS_STATUS_ARCH_MISMATCH)
+    status = DLUA_DECLINED;
+  else if (error == CUBLAS_STATUS_ALLOC_FAILED ||
+           (error != CUBLAS_STATUS_INVALID_VALUE && is_full()))
+    status = DLUA_NO_MEMORY;
   return dlua_fail(status, "%s: %s (%d)", call,
                    dlua_cuda_calls_table.cublasLtGetStatusString(error), (int)error);
 }
 
 dlua_status dlua_dnn_check(const char *call, cudnnStatus_t error) {
   if (error == CUDNN_STATUS_SUCCESS) return DLUA_OK;
-  bool memory = cuda_was_short() || error == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
+  int category = CUDNN_STATUS_CATEGORY((int)error);
+  bool memory = error == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
                 error == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED;
-  bool unsupported = CUDNN_STATUS_CATEGORY((int)error) == CUDNN_STATUS_NOT_SUPPORTED;
-  dlua_status status = memory ? DLUA_NO_MEMORY : unsupported ? DLUA_DECLINED : DLUA_BAD_DEVICE;
+  dlua_status status = DLUA_BAD_DEVICE;
+  if (category == CUDNN_STATUS_NOT_SUPPORTED)
+    status = DLUA_DECLINED;
+  else if (memory || (category != CUDNN_STATUS_BAD_PARAM && is_full()))
+    status = DLUA_NO_MEMORY;
   return dlua_fail(status, "%s: %s (%d)", call, dlua_cuda_calls_table.cudnnGetErrorString(error),
                    (int)error);
 }

@@ -7,8 +7,11 @@ namespace emulator {
 // The code that this call of a function has to fail with, or 0. Counts the call.
 int fault(const char *function);
 
-// What CUDA's runtime noted at the last fault that a test chose so, once; or 0.
+// What CUDA's runtime remembers of the last call of its own that failed, once; or 0.
 int take_last_error();
+
+// Whether the last fault was one of a full GPU, once.
+bool take_full();
 
 } // namespace emulator
 

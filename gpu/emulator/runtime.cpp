@@ -119,7 +119,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device) {
 
 cudaError_t cudaMemGetInfo(size_t *free, size_t *total) {
   RETURN_FAULT(cudaMemGetInfo);
-  *free = MEMORY - used[current_device];
+  *free = emulator::take_full() ? 0 : MEMORY - used[current_device];
   *total = MEMORY;
   return cudaSuccess;
 }

@@ -1,6 +1,6 @@
 // table.cpp - the table of calls with the emulator's functions in it, and faults on demand: the n-th
-// call of a function fails with the code a test has chosen. "cublasLtMatmul 13+2" is a library that
-// fails in its own words since CUDA, which it called, was out of memory.
+// call of a function fails with the code a test has chosen. "cublasLtMatmul 13+full" is a library that
+// fails in its own words since the GPU is full, which CUDA says when it is asked next.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -16,8 +16,9 @@ namespace {
 
 char wanted[64]; // a function, or "any"
 int code = 999, countdown;
-int cuda_code;  // what CUDA's last error is then
-int last_error; // until it is asked for
+bool fills;     // the GPU is full then
+bool full;      // and until it is asked for
+int last_error; // of CUDA, until it is asked for
 int final_code; // what every call fails with since a kernel died; 0: none has
 
 // A fault of these leaves nothing usable, as on a GPU.
@@ -30,10 +31,9 @@ dlua_status test_fault(const char *what, int n) {
   int length = space ? (int)(space - what) : (int)std::strlen(what);
   std::snprintf(wanted, sizeof wanted, "%.*s", length, what);
   code = space ? std::atoi(space + 1) : 999;
-  const char *plus = space ? std::strchr(space, '+') : nullptr;
-  cuda_code = plus ? std::atoi(plus + 1) : 0;
+  fills = space && std::strstr(space, "+full");
   countdown = n;
-  final_code = 0;
+  full = false, last_error = final_code = 0;
   return DLUA_OK;
 }
 
@@ -68,7 +68,8 @@ int emulator::fault(const char *function) {
     countdown--;
   else if (countdown < -1)
     countdown++;
-  if (now) last_error = cuda_code;
+  if (now) full = fills;
+  if (now && begins(function, "cuda")) last_error = code;
   if (now && begins(function, "cuda") && is_final(code)) final_code = code;
   return now ? code : 0;
 }
@@ -77,6 +78,12 @@ int emulator::take_last_error() {
   int error = last_error;
   last_error = 0;
   return error;
+}
+
+bool emulator::take_full() {
+  bool was = full;
+  full = false;
+  return was;
 }
 
 extern "C" const dlua_cuda_calls dlua_cuda_calls_table = {

@@ -39,11 +39,11 @@ local errors = {
   },
   BLAS = {{code = 13, text = "failed to launch on the GPU"},
     {code = 3, text = "the resource allocation failed", memory = true},
-    {code = "13+2", text = "failed to launch on the GPU", memory = true},
+    {code = "13+full", text = "failed to launch on the GPU", memory = true},
     {code = 15, text = "the functionality is not supported"}},
   DNN = {{code = 5000, text = "CUDNN_STATUS_EXECUTION_FAILED"}, {code = 3000, text = "CUDNN_STATUS_NOT_SUPPORTED"},
     {code = 4004, text = "DEVICE_ALLOCATION_FAILED", memory = true},
-    {code = "5000+2", text = "CUDNN_STATUS_EXECUTION_FAILED", memory = true}},
+    {code = "5000+full", text = "CUDNN_STATUS_EXECUTION_FAILED", memory = true}},
 }
 
 -- Bytes in use once everything is collected, or once they are down to those of before.

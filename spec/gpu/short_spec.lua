@@ -17,16 +17,16 @@ end
 
 local MIB = 1 << 20
 
--- Calls, and the codes with which they say so. "+2" is a library that has only a general failure to tell, while CUDA
--- remembers that it was out of memory.
+-- Calls, and the codes with which they say so. "+full" is a library that has only a general failure to tell, while CUDA
+-- says that nothing is left.
 local blas = {text = "the resource allocation failed", op = "linear", layer = "%[4%]"}
 local dnn = {text = "DEVICE_ALLOCATION_FAILED", op = "conv2d", layer = "%[1%]"}
 local shorts = {
-  {call = "cublasLtMatmul", codes = {3, "13+2"}, error = blas},
-  {call = "cublasLtMatmulAlgoGetHeuristic", codes = {3, "14+2"}, error = blas},
+  {call = "cublasLtMatmul", codes = {3, "13+full"}, error = blas},
+  {call = "cublasLtMatmulAlgoGetHeuristic", codes = {3, "14+full"}, error = blas},
   {call = "cublasLtMatmulDescCreate", codes = {3}, error = blas},
-  {call = "cudnnBackendExecute", codes = {4004, 4003, "5000+2"}, error = dnn},
-  {call = "cudnnBackendFinalize", codes = {4004, "4000+2"}, error = dnn},
+  {call = "cudnnBackendExecute", codes = {4004, 4003, "5000+full"}, error = dnn},
+  {call = "cudnnBackendFinalize", codes = {4004, "4000+full"}, error = dnn},
   {call = "cudnnBackendCreateDescriptor", codes = {4004}, error = dnn},
   {call = "cudaLaunchKernel", codes = {2}, error = {text = "out of memory", op = "[%w_]+"}},
 }
@@ -145,7 +145,7 @@ describe("a library that is out of memory", function()
       assert.equal("true\ttrue\ntrue\ttrue\n", run(("%s %d 1"):format(call, code)), call)
       assert.matches("^false\t[%w_]+: " .. call .. ": [^\n]+\ntrue\ttrue\n$", run(("%s %d -1"):format(call, code)))
     end
-    for call, code in pairs {cublasLtCreate = "1+2", cudnnCreate = "1000+2"} do
+    for call, code in pairs {cublasLtCreate = "1+full", cudnnCreate = "1000+full"} do
       assert.equal("true\ttrue\ntrue\ttrue\n", run(("%s %s 1"):format(call, code)), call)
     end
     os.remove(file)
