@@ -27,9 +27,13 @@ static const char *advice(cudaError_t error) {
   }
 }
 
+bool dlua_cuda_quiet(cudaError_t error) {
+  if (error != cudaSuccess) dlua_cuda_calls_table.cudaGetLastError();
+  return error == cudaSuccess;
+}
+
 dlua_status dlua_cuda_check(const char *call, cudaError_t error) {
-  if (error == cudaSuccess) return DLUA_OK;
-  dlua_cuda_calls_table.cudaGetLastError(); // or the next call that asks would report this one
+  if (dlua_cuda_quiet(error)) return DLUA_OK;
   return dlua_fail(error == cudaErrorMemoryAllocation ? DLUA_NO_MEMORY : DLUA_BAD_DEVICE,
                    "%s: %s (%d)%s", call, dlua_cuda_calls_table.cudaGetErrorString(error),
                    (int)error, advice(error));
@@ -39,7 +43,7 @@ dlua_status dlua_cuda_check(const char *call, cudaError_t error) {
 // other way, and CUDA's last error says nothing: the libraries have a runtime of their own inside.
 static bool is_full(void) {
   size_t free, all;
-  return dlua_cuda_calls_table.cudaMemGetInfo(&free, &all) == cudaSuccess && free < FULL;
+  return dlua_cuda_quiet(dlua_cuda_calls_table.cudaMemGetInfo(&free, &all)) && free < FULL;
 }
 
 dlua_status dlua_blas_check(const char *call, cublasStatus_t error) {

@@ -36,6 +36,10 @@ dlua_status dlua_cuda_check(const char *call, cudaError_t error);
 dlua_status dlua_blas_check(const char *call, cublasStatus_t error);
 dlua_status dlua_dnn_check(const char *call, cudnnStatus_t error);
 
+// Whether a call worked that nobody is to hear of. A failure is not left behind in CUDA's last error,
+// where whoever asks next, after a call of his own, would find it.
+bool dlua_cuda_quiet(cudaError_t error);
+
 // Gives back what nobody needs any more; whether a call that was short of memory is worth another try.
 bool dlua_gpu_reclaim(void);
 

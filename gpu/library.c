@@ -153,7 +153,7 @@ dlua_status dlua_gpu_fastest(int index, int n, dlua_status (*run)(void *context,
     else if (*fastest < 0 || milliseconds < best)
       *fastest = k, best = milliseconds;
   }
-  if (from) dlua_cuda_calls_table.cudaEventDestroy(from);
-  if (to) dlua_cuda_calls_table.cudaEventDestroy(to);
+  if (from) dlua_cuda_quiet(dlua_cuda_calls_table.cudaEventDestroy(from));
+  if (to) dlua_cuda_quiet(dlua_cuda_calls_table.cudaEventDestroy(to));
   return *fastest >= 0 ? DLUA_OK : status;
 }

@@ -82,10 +82,14 @@ dlua_status dlua_gpu_alloc(int index, size_t bytes, void **block) {
   return DLUA_OK;
 }
 
+// What is queued may use the block still, and of cudaFree no more is said than that it may wait for it.
+// Where waiting fails the device is gone, and its memory with it.
 void dlua_gpu_free(int index, void *block, size_t bytes) {
+  stream *s;
   (void)bytes;
-  if (dlua_gpu_select(index) == DLUA_OK)
-    dlua_cuda_calls_table.cudaFree(block); // nobody is left to hear of a failure
+  if (use(index, &s) == DLUA_OK &&
+      dlua_cuda_quiet(dlua_cuda_calls_table.cudaStreamSynchronize(s->queue)))
+    dlua_cuda_quiet(dlua_cuda_calls_table.cudaFree(block));
 }
 
 dlua_status dlua_gpu_from_host(int index, void *dst, const void *src, size_t bytes) {

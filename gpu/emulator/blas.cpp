@@ -233,9 +233,9 @@ namespace emulator {
 
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle) {
   RETURN_FAULT(cublasLtCreate);
-  static int one;
-  *handle = (cublasLtHandle_t)&one;
-  return CUBLAS_STATUS_SUCCESS;
+  int *device = new (std::nothrow) int(device_now());
+  *handle = (cublasLtHandle_t)device;
+  return device ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_ALLOC_FAILED;
 }
 
 const char *cublasLtGetStatusString(cublasStatus_t status) {
@@ -372,6 +372,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t call
   RETURN_FAULT(cublasLtMatmul);
   if (!handle || !call || !la || !lb || !lc || !ld || !alpha || !beta || !a || !b || !c || !d)
     return CUBLAS_STATUS_INVALID_VALUE;
+  if (device_of(stream) != *(int *)handle || device_now() != *(int *)handle)
+    return CUBLAS_STATUS_INVALID_VALUE; // a handle is a device's
   Product p = {(Call *)call, {(Layout *)la, (Layout *)lb, (Layout *)lc, (Layout *)ld}, 0, 0, 0};
   if (cublasStatus_t status = check(&p)) return status;
   catch_up(stream);

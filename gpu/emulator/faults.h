@@ -10,6 +10,9 @@ int fault(const char *function);
 // What CUDA's runtime remembers of the last call of its own that failed, once; or 0.
 int take_last_error();
 
+// Makes every call fail from now on, as after a fault of a kernel.
+void die(int error);
+
 // Whether the last fault was one of a full GPU, once.
 bool take_full();
 

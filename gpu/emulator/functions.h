@@ -16,9 +16,6 @@ namespace emulator {
 #undef BLAS_CALL
 #undef DNN_CALL
 
-// What has waited in a stream happens now; for libraries before they compute in it.
-void catch_up(cudaStream_t stream);
-
 } // namespace emulator
 
 #endif

@@ -4,9 +4,12 @@
 //
 // A stream does at once what it is asked, but for copies from the host: those wait, as a busy device
 // would let them, until something in the stream or behind an event of it needs them. Who changes
-// their source too soon, or uses their target without waiting, gets wrong numbers here too.
+// their source too soon, or uses their target without waiting, gets wrong numbers here too. Who frees
+// memory without waiting for what is queued, copies to where a device has no memory, or takes a stream
+// or an event to another device, is refused.
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <new>
 
@@ -21,7 +24,7 @@ namespace {
 
 enum { DEVICES = 2 };
 constexpr size_t MEMORY = (size_t)1 << 30;
-int current_device;
+thread_local int current_device;
 size_t used[DEVICES];
 
 struct Block {
@@ -38,17 +41,22 @@ struct Copy {
 };
 
 struct Stream {
+  int device;
   Copy *first, **last; // copies from the host that have not happened yet, in order
   Stream *next;
-  uint64_t recorded, reached; // events so far, and those that somebody has waited for
+  uint64_t queued, finished;           // work so far, and what somebody has waited for
+  uint64_t recorded, reached;          // events, likewise
+  std::map<Stream *, uint64_t> behind; // how much of others' work comes before what is queued here
 };
 
 Stream *streams; // all of them
 
 // A query that nobody has waited for first hears that the event has not happened yet.
 struct Event {
+  int device;
+  bool timed;
   Stream *stream; // it was recorded in last
-  uint64_t number;
+  uint64_t number, queued;
 };
 
 Stream *of(cudaStream_t stream) { return (Stream *)stream; }
@@ -80,8 +88,30 @@ void finish(cudaEvent_t event) {
   if (e->stream) finish(e->stream);
 }
 
-void reach(Stream *s, uint64_t event) {
-  if (s->reached < event) s->reached = event;
+void raise(uint64_t *count, uint64_t to) {
+  if (*count < to) *count = to;
+}
+
+void reach(Stream *s, uint64_t event, uint64_t work) {
+  raise(&s->reached, event), raise(&s->finished, work);
+  for (auto &[other, before] : s->behind) raise(&other->finished, before);
+}
+
+void reach_all(Stream *s) { reach(s, s->recorded, s->queued); }
+
+// Whether the device may still be at work, as far as anybody has been told.
+bool at_work(int device) {
+  for (Stream *s = streams; s; s = s->next)
+    if (s->device == device && s->finished < s->queued) return true;
+  return false;
+}
+
+// Whether bytes from an address on are memory that a device has given.
+bool on_device(const void *start, size_t bytes) {
+  auto after = blocks.upper_bound((void *)start);
+  if (after == blocks.begin()) return false;
+  auto block = std::prev(after);
+  return (const char *)start + bytes <= (const char *)block->first + block->second.bytes;
 }
 
 } // namespace
@@ -92,8 +122,13 @@ void reach(Stream *s, uint64_t event) {
 namespace emulator {
 
 void catch_up(cudaStream_t stream) {
-  if (stream) finish(of(stream));
+  if (!stream) return;
+  finish(of(stream));
+  of(stream)->queued++;
 }
+
+int device_of(cudaStream_t stream) { return of(stream)->device; }
+int device_now() { return current_device; }
 
 cudaError_t cudaGetDeviceCount(int *count) {
   RETURN_FAULT(cudaGetDeviceCount);
@@ -164,11 +199,13 @@ cudaError_t cudaMalloc(void **block, size_t bytes) {
   return cudaSuccess;
 }
 
-// Frees also where it fails: what a dead GPU held goes with its process.
+// Frees also where it fails: what a dead GPU held goes with its process. Nobody waits here for what is
+// queued: where that is not over, it meets memory that is gone.
 cudaError_t cudaFree(void *block) {
   cudaError_t error = (cudaError_t)fault("cudaFree");
   auto known = blocks.find(block);
   if (known == blocks.end()) return block ? cudaErrorInvalidValue : error;
+  if (at_work(known->second.device)) emulator::die(cudaErrorIllegalAddress);
   finish_all();
   used[known->second.device] -= known->second.bytes;
   blocks.erase(known);
@@ -191,6 +228,10 @@ cudaError_t cudaFreeHost(void *block) {
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream) {
   RETURN_FAULT(cudaMemcpyAsync);
+  if ((kind != cudaMemcpyDeviceToHost && !on_device(dst, bytes)) ||
+      (kind != cudaMemcpyHostToDevice && !on_device(src, bytes)))
+    return cudaErrorInvalidValue;
+  of(stream)->queued++;
   if (kind == cudaMemcpyHostToDevice) return defer(of(stream), dst, src, bytes);
   finish(of(stream));
   std::memmove(dst, src, bytes);
@@ -199,7 +240,9 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpy
 
 cudaError_t cudaMemsetAsync(void *dst, int byte, size_t bytes, cudaStream_t stream) {
   RETURN_FAULT(cudaMemsetAsync);
+  if (!on_device(dst, bytes)) return cudaErrorInvalidValue;
   finish(of(stream));
+  of(stream)->queued++;
   std::memset(dst, byte, bytes);
   return cudaSuccess;
 }
@@ -210,7 +253,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
   RETURN_FAULT(cudaStreamCreateWithFlags);
   Stream *s = new (std::nothrow) Stream();
   if (!s) return cudaErrorMemoryAllocation;
-  s->last = &s->first;
+  s->device = current_device, s->last = &s->first;
   s->next = streams, streams = s;
   *stream = (cudaStream_t)s;
   return cudaSuccess;
@@ -219,27 +262,32 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   RETURN_FAULT(cudaStreamSynchronize);
   finish(of(stream));
-  reach(of(stream), of(stream)->recorded);
+  reach_all(of(stream));
   return cudaSuccess;
 }
 
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t event, unsigned) {
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   RETURN_FAULT(cudaStreamWaitEvent);
+  Event *e = (Event *)event;
   finish(event);
+  if (e->stream) raise(&of(stream)->behind[e->stream], e->queued);
   return cudaSuccess;
 }
 
 cudaError_t cudaDeviceSynchronize() {
   RETURN_FAULT(cudaDeviceSynchronize);
   finish_all();
-  for (Stream *s = streams; s; s = s->next) reach(s, s->recorded);
+  for (Stream *s = streams; s; s = s->next) reach_all(s);
   return cudaSuccess;
 }
 
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) {
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
   RETURN_FAULT(cudaEventCreateWithFlags);
-  *event = (cudaEvent_t) new (std::nothrow) Event();
-  return *event ? cudaSuccess : cudaErrorMemoryAllocation;
+  Event *e = new (std::nothrow) Event();
+  if (!e) return cudaErrorMemoryAllocation;
+  e->device = current_device, e->timed = !(flags & cudaEventDisableTiming);
+  *event = (cudaEvent_t)e;
+  return cudaSuccess;
 }
 
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
@@ -250,7 +298,10 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   RETURN_FAULT(cudaEventRecord);
-  *(Event *)event = {of(stream), ++of(stream)->recorded};
+  Event *e = (Event *)event;
+  Stream *s = of(stream);
+  if (e->device != s->device) return cudaErrorInvalidResourceHandle;
+  e->stream = s, e->number = ++s->recorded, e->queued = s->queued;
   return cudaSuccess;
 }
 
@@ -259,23 +310,28 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
   Event *e = (Event *)event;
   if (!e->stream) return cudaSuccess;
   bool reached = e->stream->reached >= e->number;
-  reach(e->stream, e->number);
+  reach(e->stream, e->number, e->queued);
   if (!reached) return cudaErrorNotReady;
   finish(e->stream);
   return cudaSuccess;
 }
 
 // All take the same time.
-cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t, cudaEvent_t) {
+cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t from, cudaEvent_t to) {
   RETURN_FAULT(cudaEventElapsedTime);
+  for (Event *e : {(Event *)from, (Event *)to}) {
+    if (!e->timed || !e->stream) return cudaErrorInvalidResourceHandle;
+    if (e->stream->reached < e->number) return cudaErrorNotReady;
+  }
   *milliseconds = 1;
   return cudaSuccess;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   RETURN_FAULT(cudaEventSynchronize);
+  Event *e = (Event *)event;
   finish(event);
-  if (((Event *)event)->stream) reach(((Event *)event)->stream, ((Event *)event)->number);
+  if (e->stream) reach(e->stream, e->number, e->queued);
   return cudaSuccess;
 }
 
@@ -284,9 +340,12 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 cudaError_t cudaLaunchKernel(const void *function, dim3 grid, dim3 block, void **arguments, size_t,
                              cudaStream_t stream) {
   RETURN_FAULT(cudaLaunchKernel);
+  if (of(stream)->device != current_device) return cudaErrorInvalidResourceHandle;
   finish(of(stream));
+  of(stream)->queued++;
   size_t threads = (size_t)block.x * block.y * block.z;
-  if (threads == 0 || threads > 1024 || grid.y > 65535 || grid.z > 65535)
+  if (threads == 0 || threads > 1024 || block.z > 64 || grid.x > INT32_MAX || grid.y > 65535 ||
+      grid.z > 65535)
     return cudaErrorInvalidConfiguration;
   return run_grid((void (*)(void **))function, arguments, grid, block) ? cudaSuccess
                                                                        : cudaErrorLaunchTimeout;

@@ -80,6 +80,8 @@ int emulator::take_last_error() {
   return error;
 }
 
+void emulator::die(int error) { final_code = last_error = error; }
+
 bool emulator::take_full() {
   bool was = full;
   full = false;
