@@ -27,9 +27,9 @@ dlua_status dlua_note_send(dlua_notes *n, cudaStream_t work, const void *src, si
   return DLUA_OK;
 }
 
-// What an answer about an event means.
+// What an answer about an event means; "not yet" counts as CUDA's last error, too.
 static dlua_status asked(cudaError_t answer, bool *arrived) {
-  *arrived = answer == cudaSuccess;
+  *arrived = dlua_cuda_quiet(answer);
   return answer == cudaErrorNotReady ? DLUA_OK : dlua_cuda_check("cudaEventQuery", answer);
 }
 

@@ -9,6 +9,8 @@ int fault(const char *function);
 
 // What CUDA's runtime remembers of the last call of its own that failed, once; or 0.
 int take_last_error();
+// Makes it remember an error, which is what comes back.
+int remember(int error);
 
 // Makes every call fail from now on, as after a fault of a kernel.
 void die(int error);

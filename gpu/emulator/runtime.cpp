@@ -5,8 +5,8 @@
 // A stream does at once what it is asked, but for copies from the host: those wait, as a busy device
 // would let them, until something in the stream or behind an event of it needs them. Who changes
 // their source too soon, or uses their target without waiting, gets wrong numbers here too. Who frees
-// memory without waiting for what is queued, copies to where a device has no memory, or takes a stream
-// or an event to another device, is refused.
+// memory without waiting for what is queued, leaves an error to be found by others, copies to where a
+// device has no memory, or takes a stream or an event to another device, is refused.
 #include <cstdlib>
 #include <cstring>
 #include <iterator>
@@ -305,13 +305,14 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return cudaSuccess;
 }
 
+// Not to have happened yet is no failure, but CUDA remembers it as one.
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   RETURN_FAULT(cudaEventQuery);
   Event *e = (Event *)event;
   if (!e->stream) return cudaSuccess;
   bool reached = e->stream->reached >= e->number;
   reach(e->stream, e->number, e->queued);
-  if (!reached) return cudaErrorNotReady;
+  if (!reached) return (cudaError_t)emulator::remember(cudaErrorNotReady);
   finish(e->stream);
   return cudaSuccess;
 }
@@ -337,9 +338,12 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 
 // ---------------------------------------------------------------- kernels
 
+// An error that an earlier call left behind is taken for the launch's own, as it is by everyone who
+// asks for the last error after a launch.
 cudaError_t cudaLaunchKernel(const void *function, dim3 grid, dim3 block, void **arguments, size_t,
                              cudaStream_t stream) {
   RETURN_FAULT(cudaLaunchKernel);
+  if (int left = emulator::take_last_error()) return (cudaError_t)left;
   if (of(stream)->device != current_device) return cudaErrorInvalidResourceHandle;
   finish(of(stream));
   of(stream)->queued++;

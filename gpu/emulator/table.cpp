@@ -80,6 +80,8 @@ int emulator::take_last_error() {
   return error;
 }
 
+int emulator::remember(int error) { return last_error = error; }
+
 void emulator::die(int error) { final_code = last_error = error; }
 
 bool emulator::take_full() {
