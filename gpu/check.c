@@ -1,9 +1,27 @@
 // check.c - what a failed library call becomes: a status and one line that names the call.
+#include <stdio.h>
+
 #include "cuda.h"
 
 // Bytes left on a GPU below which a failure is put down to them: loading the code of an engine takes
 // tens of MiB.
 #define FULL ((size_t)128 << 20)
+
+bool dlua_cuda_quiet(cudaError_t error) {
+  if (error != cudaSuccess) dlua_cuda_calls_table.cudaGetLastError();
+  return error == cudaSuccess;
+}
+
+// What there is of a driver, where it is not enough for the runtime.
+static const char *driver(void) {
+  static char text[80];
+  int version = 0;
+  dlua_cuda_quiet(dlua_cuda_calls_table.cudaDriverGetVersion(&version));
+  if (version == 0) return "; there is no driver of NVIDIA's";
+  snprintf(text, sizeof text, "; the driver is for CUDA %d.%d, a newer one is needed",
+           version / 1000, version % 1000 / 10);
+  return text;
+}
 
 // What to do about it, where that is not plain. After a fault of a kernel the driver refuses all that
 // this process asks for, and any later call may be the one that hears of it.
@@ -21,15 +39,13 @@ static const char *advice(cudaError_t error) {
   case cudaErrorECCUncorrectable:
     return "; start the process again to use the GPU (with DLUA_SYNC=1 it names the op that "
            "failed)";
-  case cudaErrorInsufficientDriver: return "; a newer driver is needed";
+  case cudaErrorInsufficientDriver: return driver();
+  case cudaErrorUnsupportedPtxVersion: return "; a newer driver is needed";
+  case cudaErrorNoKernelImageForDevice:
+    return "; dlua_cuda.so was not built for this GPU (DLUA_CUDA_ARCHITECTURES)";
   case cudaErrorSystemNotReady: return "; is nvidia-fabricmanager running?";
   default: return "";
   }
-}
-
-bool dlua_cuda_quiet(cudaError_t error) {
-  if (error != cudaSuccess) dlua_cuda_calls_table.cudaGetLastError();
-  return error == cudaSuccess;
 }
 
 dlua_status dlua_cuda_check(const char *call, cudaError_t error) {

@@ -15,6 +15,9 @@ int remember(int error);
 // Makes every call fail from now on, as after a fault of a kernel.
 void die(int error);
 
+// The version of the driver, 0 where there is none.
+int driver();
+
 // Whether the last fault was one of a full GPU, once.
 bool take_full();
 

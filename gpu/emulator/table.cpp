@@ -1,6 +1,7 @@
 // table.cpp - the table of calls with the emulator's functions in it, and faults on demand: the n-th
 // call of a function fails with the code a test has chosen. "cublasLtMatmul 13+full" is a library that
-// fails in its own words since the GPU is full, which CUDA says when it is asked next.
+// fails in its own words since the GPU is full, which CUDA says when it is asked next;
+// "cudaGetDeviceCount 35+12040" has a driver for CUDA 12.4.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -16,6 +17,7 @@ namespace {
 
 char wanted[64]; // a function, or "any"
 int code = 999, countdown;
+int driver_version = CUDART_VERSION;
 bool fills;     // the GPU is full then
 bool full;      // and until it is asked for
 int last_error; // of CUDA, until it is asked for
@@ -26,12 +28,18 @@ bool is_final(int error) {
   return error == cudaErrorIllegalAddress || error == cudaErrorLaunchFailure;
 }
 
+bool begins(const char *text, const char *with) {
+  return std::strncmp(text, with, std::strlen(with)) == 0;
+}
+
 dlua_status test_fault(const char *what, int n) {
   const char *space = std::strchr(what, ' ');
   int length = space ? (int)(space - what) : (int)std::strlen(what);
   std::snprintf(wanted, sizeof wanted, "%.*s", length, what);
   code = space ? std::atoi(space + 1) : 999;
-  fills = space && std::strstr(space, "+full");
+  const char *plus = space ? std::strchr(space, '+') : nullptr;
+  fills = plus && begins(plus, "+full");
+  driver_version = plus && !fills ? std::atoi(plus + 1) : CUDART_VERSION;
   countdown = n;
   full = false, last_error = final_code = 0;
   return DLUA_OK;
@@ -45,10 +53,6 @@ struct Start {
     if (n) test_fault(what, std::atoi(n));
   }
 } start;
-
-bool begins(const char *text, const char *with) {
-  return std::strncmp(text, with, std::strlen(with)) == 0;
-}
 
 // After a kernel's death each library says so in its own way.
 int code_after_death(const char *function) {
@@ -83,6 +87,8 @@ int emulator::take_last_error() {
 int emulator::remember(int error) { return last_error = error; }
 
 void emulator::die(int error) { final_code = last_error = error; }
+
+int emulator::driver() { return driver_version; }
 
 bool emulator::take_full() {
   bool was = full;

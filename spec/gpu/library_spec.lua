@@ -87,7 +87,6 @@ describe("products on the GPU", function()
 
   it("add a bias, strided too", function()
     local function every_second(x, k) return k == 3 and x[{{1, -1, 2}}] or x end
-    local function from_second(x, k) return k == 3 and x[{{2, -1}}] or x end
     for _, dtype in ipairs {"f32", "f64", "bf16", "f16"} do
       compare(dlua.linear, as_is, dtype, {2, 3, 5}, {4, 5}, {4})
       compare(dlua.linear, every_second, dtype, {3, 5}, {4, 5}, {7})
@@ -418,6 +417,11 @@ describe("libraries of the GPU that fail", function()
     local ok, message = with_fault("cublasLtMatmul", fault_code.blas_failed, 1, function() y:matmul(x) end)
     assert.is_false(ok)
     assert.truthy(message:find("cublasLtMatmul: the function failed to launch on the GPU (13)", 1, true), message)
+    for code, advice in pairs {[209] = "was not built for this GPU", [222] = "a newer driver is needed"} do
+      ok, message = with_fault("cudaLaunchKernel", code, 1, function() return x + x end)
+      assert.is_false(ok)
+      assert.truthy(message:find(advice, 1, true), message)
+    end
     ok, message = with_fault("cudnnBackendExecute", fault_code.dnn_failed, 1,
       function() dlua.conv2d(picture, kernel, nil, {padding = 2}) end)
     assert.is_false(ok)
