@@ -143,15 +143,19 @@ static void drop_plan(void *pointer) {
 static dlua_plans plans = {
     .key_size = sizeof(plan_key), .plan_size = sizeof(plan), .drop = drop_plan};
 
-// Strides of a matrix {rows,columns}, column-major: true where the library can read it so.
+// Strides of a matrix {rows,columns}, column-major: true where the library can read it so. It has no
+// sizes beyond 32 bits.
 static bool columns_of(int64_t rows, int64_t columns, int64_t row, int64_t column, int64_t *ld) {
   *ld = columns == 1 ? rows : column;
-  return (rows == 1 || row == 1) && *ld >= rows;
+  return (rows == 1 || row == 1) && *ld >= rows && *ld <= INT32_MAX;
 }
 
+// A row that lies in one piece, as the weights of a single output do, is a column turned: as a row its
+// ld would be 1, which no 16 bytes go into, and that is what the fast algorithms ask for.
 static bool matrix_of(int64_t rows, int64_t columns, int64_t row, int64_t column, matrix *m) {
+  bool line = rows == 1 && columns > 1 && column == 1;
   m->turned = false;
-  if (columns_of(rows, columns, row, column, &m->ld)) return true;
+  if (!line && columns_of(rows, columns, row, column, &m->ld)) return true;
   m->turned = true;
   return columns_of(columns, rows, column, row, &m->ld);
 }

@@ -82,8 +82,9 @@ bool known_types(const Product &p) {
 bool valid(const Layout &l) {
   bool columns = l.order == CUBLASLT_ORDER_COL;
   if (!columns && l.order != CUBLASLT_ORDER_ROW) return false;
-  return l.rows > 0 && l.columns > 0 && l.batch > 0 && l.ld >= 0 &&
-         (uint64_t)l.ld >= (columns ? l.rows : l.columns);
+  return l.rows > 0 && l.columns > 0 && l.batch > 0 && l.ld >= 0 && l.ld <= INT32_MAX &&
+         (uint64_t)l.ld >= (columns ? l.rows : l.columns) && l.rows <= INT32_MAX &&
+         l.columns <= INT32_MAX;
 }
 
 bool known_epilogue(const Call &call) {
@@ -103,18 +104,20 @@ bool known_epilogue(const Call &call) {
 
 // What lies beside the operands: a bias; the sums of B's columns, of a transposed B of more than one;
 // what GELU is applied to, as whole packs of 8 elements, or ReLU's slope, as whole packs of 128 bits.
-// There are no slopes of a product that adds nothing up, with k = 1.
+// There are no slopes of a product that adds nothing up, with k = 1. What an epilogue does not use must
+// not be there.
 cublasStatus_t check_epilogue(const Product &p) {
   const Call &call = *p.call;
   const Layout *d = p.layout[3];
-  if (call.epilogue == CUBLASLT_EPILOGUE_DEFAULT) return CUBLAS_STATUS_SUCCESS;
-  bool activates = call.step() != 0;
+  if (call.epilogue == CUBLASLT_EPILOGUE_DEFAULT)
+    return call.bias || call.aux ? CUBLAS_STATUS_INVALID_VALUE : CUBLAS_STATUS_SUCCESS;
+  bool activates = call.step() != 0, sums = call.step() == CUBLASLT_EPILOGUE_BGRADB;
   if (!known_epilogue(call) || d->order == CUBLASLT_ORDER_ROW ||
       (activates && d->type == CUDA_R_64F))
     return CUBLAS_STATUS_NOT_SUPPORTED;
-  bool sums = call.step() == CUBLASLT_EPILOGUE_BGRADB;
   if (sums && (call.turned[1] != CUBLAS_OP_T || p.n == 1)) return CUBLAS_STATUS_NOT_SUPPORTED;
-  if ((call.adds_bias() || sums) && !call.bias) return CUBLAS_STATUS_INVALID_VALUE;
+  if ((call.adds_bias() || sums) != (call.bias != nullptr)) return CUBLAS_STATUS_INVALID_VALUE;
+  if (call.has_aux() != (call.aux != nullptr)) return CUBLAS_STATUS_INVALID_VALUE;
   if (sums && d->batch > 1) return CUBLAS_STATUS_INVALID_VALUE;
   if (!call.has_aux()) return CUBLAS_STATUS_SUCCESS;
   bool slope = call.step() == CUBLASLT_EPILOGUE_DRELU || call.step() == CUBLASLT_EPILOGUE_DGELU;

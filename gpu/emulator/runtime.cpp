@@ -108,6 +108,7 @@ bool at_work(int device) {
 
 // Whether bytes from an address on are memory that a device has given.
 bool on_device(const void *start, size_t bytes) {
+  if (bytes == 0) return true;
   auto after = blocks.upper_bound((void *)start);
   if (after == blocks.begin()) return false;
   auto block = std::prev(after);
