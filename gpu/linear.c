@@ -3,9 +3,7 @@
 // way out, a kernel of dlua's does in a pass of its own.
 //
 // relu's slope reaches the library as bits, which a kernel makes of relu's result when they are
-// wanted. Refused: those that the library's own relu leaves (RELU_AUX). They are set where x >= 0,
-// and dlua's gradient is for x > 0; they take time in calls that no backward follows, and memory
-// until then. b's gradient comes with w's, whichever way the gradient before the activation came.
+// wanted. b's gradient comes with w's, whichever way the gradient before the activation came.
 #include "matmul.h"
 
 dlua_kernel dlua_gpu_linear, dlua_gpu_linear_relu, dlua_gpu_linear_gelu,
@@ -30,15 +28,9 @@ static dlua_operands linear_of(const dlua_args *a) {
 
 dlua_status dlua_gpu_linear(const dlua_args *a) { return dlua_gpu_multiply(a, linear_of(a)); }
 
-// The library has no activations in double.
+// Not by the library's epilogue, which makes 0 of nan: a network that has diverged would go on, with a
+// loss that looks well.
 dlua_status dlua_gpu_linear_relu(const dlua_args *a) {
-  dlua_operands o = linear_of(a);
-  if (dlua_numel(a->out[0]) == 0) return DLUA_OK;
-  if (a->in[0]->dtype != DLUA_F64) {
-    o.epilogue = CUBLASLT_EPILOGUE_RELU;
-    dlua_status status = dlua_gpu_by_library(a, o);
-    if (status != DLUA_DECLINED) return status;
-  }
   DLUA_TRY(dlua_gpu_multiply(a, linear_of(a)));
   return pass(a, dlua_gpu_relu, a->out[0], NULL, 0);
 }

@@ -1,8 +1,8 @@
 // matmul.h - products of tensors with what follows the sums, for the ops that are such products.
 //
 //   dlua_operands o = {.x = x, .y = w, .bias = b, .turned = true};
-//   o.epilogue = CUBLASLT_EPILOGUE_RELU;
-//   dlua_status status = dlua_gpu_by_library(a, o); // a->out[0] = relu(x w' + b)
+//   o.epilogue = CUBLASLT_EPILOGUE_GELU_AUX, o.aux = z;
+//   dlua_status status = dlua_gpu_by_library(a, o); // z = x w' + b, a->out[0] = gelu(z)
 #ifndef DLUA_GPU_MATMUL_H
 #define DLUA_GPU_MATMUL_H
 

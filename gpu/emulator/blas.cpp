@@ -91,8 +91,6 @@ bool known_epilogue(const Call &call) {
   switch (call.epilogue) {
   case CUBLASLT_EPILOGUE_DEFAULT:
   case CUBLASLT_EPILOGUE_BIAS:
-  case CUBLASLT_EPILOGUE_RELU:
-  case CUBLASLT_EPILOGUE_RELU_BIAS:
   case CUBLASLT_EPILOGUE_GELU_AUX:
   case CUBLASLT_EPILOGUE_GELU_AUX_BIAS:
   case CUBLASLT_EPILOGUE_DRELU:
@@ -184,7 +182,6 @@ double through_epilogue(const Product &p, double sum, int64_t i, int64_t j) {
   int64_t at = j * call.aux_ld + i;
   if (call.adds_bias()) sum += emulator::number_at(type, call.bias, i);
   switch (call.step()) {
-  case CUBLASLT_EPILOGUE_RELU: return sum < 0 ? 0 : sum;
   case CUBLASLT_EPILOGUE_GELU_AUX: emulator::put_number(type, call.aux, at, sum); return gelu(sum);
   case CUBLASLT_EPILOGUE_DRELU: return ((const uint8_t *)call.aux)[at / 8] >> at % 8 & 1 ? sum : 0;
   case CUBLASLT_EPILOGUE_DGELU: return sum * gelu_slope(emulator::number_at(type, call.aux, at));
