@@ -52,6 +52,7 @@ struct Preference {
 struct Algorithm {
   uint64_t product, workspace;
   uint32_t alignment[6];
+  int32_t parts; // of a sum
 };
 static_assert(sizeof(Algorithm) <= sizeof(cublasLtMatmulAlgo_t));
 
@@ -197,7 +198,14 @@ void sum_columns(const Product &p, const void *b) {
   }
 }
 
-void multiply(const Product &p, double alpha, const void *a, const void *b, double beta,
+// How many of a sum's k products count. In parts of equally many whole blocks of 64 each, what is left
+// behind them is forgotten where it is less than there are parts: an error of the library's.
+int64_t summed(int64_t k, int32_t parts) {
+  bool forgets = k / 64 % parts == 0 && parts > k % 64;
+  return forgets ? k - k % 64 : k;
+}
+
+void multiply(const Product &p, int64_t k, double alpha, const void *a, const void *b, double beta,
               const void *c, void *d) {
   const Layout *l = p.layout[3];
   cudaDataType_t type = (cudaDataType_t)l->type;
@@ -205,7 +213,7 @@ void multiply(const Product &p, double alpha, const void *a, const void *b, doub
     for (int64_t i = 0; i < p.m; i++) {
       for (int64_t j = 0; j < p.n; j++) {
         double sum = 0;
-        for (int64_t q = 0; q < p.k; q++)
+        for (int64_t q = 0; q < k; q++)
           sum += operand(p, 0, a, batch, i, q) * operand(p, 1, b, batch, q, j);
         sum *= alpha;
         if (beta != 0) sum += beta * operand(p, 2, c, batch, i, j);
@@ -338,7 +346,7 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
 
 // ---------------------------------------------------------------- products
 
-// Three algorithms, the first with as much workspace as is allowed.
+// Three algorithms, the first with much workspace, and long sums in 16 parts.
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t call,
                                               cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                               cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
@@ -352,7 +360,9 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
   if (cublasStatus_t status = check(&p)) return status;
   for (*count = 0; *count < wanted && *count < 3; ++*count) {
     cublasLtMatmulHeuristicResult_t *r = &results[*count];
-    Algorithm algorithm = {identity(p), *count == 0 ? asked->workspace / 512 : 0, {}};
+    bool first = *count == 0;
+    Algorithm algorithm = {
+        identity(p), first ? asked->workspace / 512 : 0, {}, first && p.k >= 512 ? 16 : 1};
     std::memcpy(algorithm.alignment, asked->alignment, sizeof asked->alignment);
     algorithm.alignment[4] = alignment_of(p.call->bias);
     algorithm.alignment[5] = alignment_of(p.call->aux);
@@ -360,6 +370,19 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     std::memcpy((void *)&r->algo, &algorithm, sizeof algorithm);
     r->workspaceSize = algorithm.workspace, r->state = CUBLAS_STATUS_SUCCESS, r->wavesCount = 1;
   }
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t *algo,
+                                                    cublasLtMatmulAlgoConfigAttributes_t attribute,
+                                                    void *value, size_t size, size_t *written) {
+  RETURN_FAULT(cublasLtMatmulAlgoConfigGetAttribute);
+  Algorithm algorithm;
+  if (attribute != CUBLASLT_ALGO_CONFIG_SPLITK_NUM || size != sizeof algorithm.parts)
+    return CUBLAS_STATUS_INVALID_VALUE;
+  std::memcpy((void *)&algorithm, algo, sizeof algorithm);
+  std::memcpy(value, &algorithm.parts, size);
+  *written = size;
   return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -378,6 +401,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t call
   if (cublasStatus_t status = check(&p)) return status;
   catch_up(stream);
   int width = size_of((cudaDataType_t)p.layout[3]->type);
+  int32_t parts = 1;
   if (algo) {
     Algorithm algorithm;
     const void *operands[6] = {a, b, c, d, p.call->bias, p.call->aux};
@@ -387,6 +411,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t call
       return CUBLAS_STATUS_INVALID_VALUE;
     for (int i = 0; i < 6; i++)
       if (!aligned(operands[i], algorithm.alignment[i])) return CUBLAS_STATUS_INVALID_VALUE;
+    parts = algorithm.parts;
   }
   if (workspace) {
     if (!aligned(workspace, 256)) return CUBLAS_STATUS_INVALID_VALUE;
@@ -395,8 +420,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t call
   if (!aligned(a, width) || !aligned(b, width) || !aligned(d, width))
     return CUBLAS_STATUS_INVALID_VALUE;
   bool wide = p.call->scale == CUDA_R_64F;
-  multiply(p, wide ? *(const double *)alpha : (double)*(const float *)alpha, a, b,
-           wide ? *(const double *)beta : (double)*(const float *)beta, c, d);
+  multiply(p, summed(p.k, parts), wide ? *(const double *)alpha : (double)*(const float *)alpha, a,
+           b, wide ? *(const double *)beta : (double)*(const float *)beta, c, d);
   return CUBLAS_STATUS_SUCCESS;
 }
 

@@ -85,6 +85,16 @@ describe("products on the GPU", function()
     end)
   end
 
+  it("leave nothing out of long sums", function()
+    local function product(x, y) return x:matmul(y) end
+    for _, tune in ipairs {false, true} do
+      dlua.autotune(tune)
+      for _, k in ipairs {1024, 1032, 1033, 2063, 5000} do
+        for dtype in pairs(limits) do compare(product, as_is, dtype, {2, k}, {k, 3}) end
+      end
+    end
+  end)
+
   it("add a bias, strided too", function()
     local function every_second(x, k) return k == 3 and x[{{1, -1, 2}}] or x end
     for _, dtype in ipairs {"f32", "f64", "bf16", "f16"} do
