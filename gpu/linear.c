@@ -12,14 +12,6 @@ dlua_kernel dlua_gpu_relu, dlua_gpu_relu_grad, dlua_gpu_gelu, dlua_gpu_gelu_grad
 
 static bool is_half(const dlua_tensor *x) { return dlua_is_half((dlua_dtype)x->dtype); }
 
-// Result k = f of x and y, in a pass of its own.
-static dlua_status pass(const dlua_args *a, dlua_kernel *f, dlua_tensor *x, dlua_tensor *y, int k) {
-  dlua_args call = *a;
-  call.in = call.slots, call.in[0] = x, call.in[1] = y, call.nin = y ? 2 : 1;
-  call.out[0] = a->out[k], call.nout = 1;
-  return f(&call);
-}
-
 // ---------------------------------------------------------------- forward
 
 static dlua_operands linear_of(const dlua_args *a) {
@@ -32,7 +24,7 @@ dlua_status dlua_gpu_linear(const dlua_args *a) { return dlua_gpu_multiply(a, li
 // loss that looks well.
 dlua_status dlua_gpu_linear_relu(const dlua_args *a) {
   DLUA_TRY(dlua_gpu_multiply(a, linear_of(a)));
-  return pass(a, dlua_gpu_relu, a->out[0], NULL, 0);
+  return dlua_gpu_pass(a, dlua_gpu_relu, a->out[0], NULL, 0);
 }
 
 // The library's gelu is the tanh form, by the hardware's tanh, which is good for 11 bits: it is for
@@ -49,7 +41,7 @@ dlua_status dlua_gpu_linear_gelu(const dlua_args *a) {
   dlua_args product = *a;
   product.nout = 1, product.out[0] = a->out[1];
   DLUA_TRY(dlua_gpu_multiply(&product, linear_of(a)));
-  return pass(a, dlua_gpu_gelu, a->out[1], NULL, 0);
+  return dlua_gpu_pass(a, dlua_gpu_gelu, a->out[1], NULL, 0);
 }
 
 // ---------------------------------------------------------------- backward
@@ -57,7 +49,7 @@ dlua_status dlua_gpu_linear_gelu(const dlua_args *a) {
 static dlua_status column_sums(const dlua_args *a) {
   dlua_args sum = *a;
   sum.num[0] = (dlua_value){.set = true, .n = 1}; // dimension 0
-  return pass(&sum, dlua_gpu_sum, a->in[0], NULL, 1);
+  return dlua_gpu_pass(&sum, dlua_gpu_sum, a->in[0], NULL, 1);
 }
 
 // gw = g' x, and the sums of g's columns, which are the rows of the product's first operand.
@@ -84,7 +76,7 @@ static dlua_status through_slope(const dlua_args *a, dlua_operands o, dlua_kerne
     if (status != DLUA_DECLINED) return status;
   }
   DLUA_TRY(dlua_gpu_multiply(a, (dlua_operands){.x = o.x, .y = o.y}));
-  return pass(a, slope, a->out[0], a->in[2], 0);
+  return dlua_gpu_pass(a, slope, a->out[0], a->in[2], 0);
 }
 
 dlua_status dlua_gpu_relu_linear_grad(const dlua_args *a) {

@@ -502,9 +502,27 @@ dlua_status dlua_gpu_by_library(const dlua_args *a, dlua_operands o) {
   return status;
 }
 
+dlua_status dlua_gpu_pass(const dlua_args *a, dlua_kernel *f, const dlua_tensor *x,
+                          const dlua_tensor *y, int k) {
+  dlua_args call = *a;
+  call.in = call.slots, call.in[0] = (dlua_tensor *)x, call.in[1] = (dlua_tensor *)y;
+  call.nin = y ? 2 : 1, call.out[0] = a->out[k], call.nout = 1;
+  return f(&call);
+}
+
+dlua_kernel dlua_gpu_add;
+
+// A bias that the library has no kernel for is rather added afterwards than that the whole product is
+// left to kernels/matmul.cu, which knows no tensor cores.
 dlua_status dlua_gpu_multiply(const dlua_args *a, dlua_operands o) {
   if (dlua_numel(a->out[0]) == 0) return DLUA_OK;
   dlua_status status = dlua_gpu_by_library(a, o);
+  if (status == DLUA_DECLINED && o.bias) {
+    dlua_operands bare = o;
+    bare.bias = NULL;
+    status = dlua_gpu_by_library(a, bare);
+    if (status == DLUA_OK) return dlua_gpu_pass(a, dlua_gpu_add, a->out[0], o.bias, 0);
+  }
   if (status != DLUA_DECLINED) return status;
   dlua_product p = merged(a, &o);
   return dlua_gpu_tiled_product(a, &p);

@@ -23,5 +23,8 @@ typedef struct dlua_operands {
 dlua_status dlua_gpu_by_library(const dlua_args *a, dlua_operands o);
 // The product, with a bias at most, of any dtype and any sizes.
 dlua_status dlua_gpu_multiply(const dlua_args *a, dlua_operands o);
+// Result number k of the call as f of x and y, which may be NULL, in a pass of its own.
+dlua_status dlua_gpu_pass(const dlua_args *a, dlua_kernel *f, const dlua_tensor *x,
+                          const dlua_tensor *y, int k);
 
 #endif

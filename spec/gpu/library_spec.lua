@@ -336,6 +336,18 @@ describe("libraries of the GPU that fail", function()
     assert.is_true(error_of(before, wanted) < 1e-5)
   end)
 
+  it("add a bias afterwards that they do not add", function()
+    for k, dtype in ipairs {"f32", "f64", "bf16", "f16"} do
+      local t, gpu = {dlua.randn(2, 3, 5):to(dtype), dlua.randn(20 + k, 5):to(dtype), dlua.randn(20 + k):to(dtype)}, {}
+      for i = 1, 3 do gpu[i] = t[i]:to("cuda") end
+      local got
+      local function layer() got = dlua.linear(gpu[1], gpu[2], gpu[3]) end
+      assert.is_true(with_fault("cublasLtMatmulAlgoGetHeuristic", fault_code.blas_unsupported, 1, layer))
+      assert.is_true(error_of(got, dlua.linear(t[1], t[2], t[3])) <= limits[dtype], dtype)
+      assert.is_false((with_fault("cublasLtMatmul", fault_code.blas_failed, 1, layer))) -- the product is theirs
+    end
+  end)
+
   local relu, parameters, through_relu = dlua.ops.linear_relu, dlua.ops.linear_weight_grad, dlua.ops.relu_linear_grad
   local function gelu(a, w, b) return dlua.ops.linear_gelu(a, w, b, "tanh") end
   local function through_gelu(g, w, z) return dlua.ops.gelu_linear_grad(g, w, z, "tanh") end
