@@ -313,7 +313,7 @@ static int split(lua_State *L) {
 
 // ---------------------------------------------------------------- transforms
 
-// transform(name, {numbers})
+// transform(name, {numbers}): the transform and the number of its kind
 static int new_transform(lua_State *L) {
   const char *name = dlua_bind_need_string(L, 1, "transforms: name");
   dlua_transform *t = lua_newuserdatauv(L, sizeof *t, 0);
@@ -329,7 +329,8 @@ static int new_transform(lua_State *L) {
     lua_pop(L, 1);
   }
   dlua_bind_check(L, dlua_transform_check(t));
-  return 1;
+  lua_pushinteger(L, t->kind);
+  return 2;
 }
 
 // Copies the transforms in the list at index into one block that stays on the stack.

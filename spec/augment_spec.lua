@@ -12,6 +12,9 @@ end
 assert(devices[1], "there is no module of a device")
 
 local normalize = T.Normalize({0.5, 0.25, 0.125}, {0.25, 0.3, 0.7})
+local jitter = T.ColorJitter(0.4, {contrast = 0.5, saturation = 0.6, hue = 0.3})
+local flips = {}
+for k = 1, 16 do flips[k] = T.RandomHorizontalFlip() end
 
 -- n pictures {3,9,8} with labels, and one more part of every example.
 local function pictures(n)
@@ -114,27 +117,101 @@ describe("a loader with a device", function()
     ["erasing that hardly ever fits"] = T.Compose {
       T.ToFloat(), T.RandomErasing {p = 1, scale = {0.5, 1.5}, ratio = {0.05, 20}},
     },
+    ["erasing with levels that are no numbers of a byte"] = T.Compose {
+      T.RandomErasing {p = 1, value = 1e10}, T.ToFloat(), T.RandomErasing {p = 0.5, value = -1e300},
+    },
+    ["two erasings"] = T.Compose {T.RandomErasing(0.8), T.ToFloat(), T.RandomErasing {p = 0.8, value = "random"}},
+    ["two crops, with borders of levels and of floats"] = T.Compose {
+      T.RandomCrop(7, {padding = 1, fill = 9.5}), T.ToFloat(), normalize, T.RandomCrop(8, {padding = 3, fill = 0.25}),
+    },
+    ["flips over and over"] = T.Compose {
+      T.RandomHorizontalFlip(), T.CenterCrop(5), T.RandomHorizontalFlip(), T.RandomVerticalFlip(), T.Pad(1),
+      T.RandomVerticalFlip(), T.ToFloat(), T.RandomHorizontalFlip(),
+    },
+    ["two normalisations"] = T.Compose {T.ToFloat(), normalize, T.Normalize(0.1, 3)},
+    ["floats once more"] = T.Compose {T.ToFloat(), T.ToFloat()},
+
+    ["brightness"] = T.Compose {T.ColorJitter {brightness = 0.8}, T.ToFloat()},
+    ["contrast"] = T.Compose {T.ColorJitter {contrast = 0.8}, T.ToFloat()},
+    ["saturation"] = T.Compose {T.ColorJitter {saturation = 2}, T.ToFloat()},
+    ["hue"] = T.Compose {T.ColorJitter {hue = 0.5}, T.ToFloat()},
+    ["colours that stay"] = T.Compose {T.ColorJitter(), T.ToFloat()},
+    ["colours of levels"] = T.Compose {jitter, T.RandomHorizontalFlip(), T.ToFloat(), normalize},
+    ["colours of floats"] = T.Compose {T.ToFloat(), T.RandomCrop(6, {padding = 2, fill = 0.7}), jitter, normalize},
+    ["colours beyond 0 and 1"] = T.Compose {T.ToFloat(), normalize, jitter},
+    ["colours, and colours of those"] = T.Compose {
+      jitter, T.RandomErasing {p = 0.9, value = 200}, T.ToFloat(), T.ColorJitter {contrast = 0.9, brightness = 0.5},
+      T.RandomVerticalFlip(), T.ColorJitter {contrast = {2, 3}},
+    },
+
+    ["turning"] = T.Compose {T.RandomRotation(40), T.ToFloat()},
+    ["turning by quarters"] = T.Compose {T.RandomRotation({90, 90}), T.ToFloat(), T.RandomRotation({180, 180})},
+    ["turning levels, and what is between them"] = T.Compose {
+      T.RandomRotation(170, {interpolation = "bilinear", fill = 300}), T.ToFloat(),
+    },
+    ["turning floats, and what is between them"] = T.Compose {
+      T.ToFloat(), T.RandomRotation(170, {interpolation = "bilinear", fill = 0.3}), normalize,
+    },
+    ["affine maps"] = T.Compose {
+      T.RandomAffine(20, {translate = 0.3, scale = {0.5, 2}, shear = 30, fill = -7}), T.ToFloat(),
+      T.RandomAffine(400, {translate = {0, 1}, fill = 0.5}),
+    },
+    ["an affine map of what has been cut, erased and coloured"] = T.Compose {
+      T.RandomCrop({11, 7}, {padding = 3, padding_mode = "edge"}), T.RandomErasing {p = 1, value = "random"}, jitter,
+      T.RandomAffine(30, {translate = 0.1, scale = {0.7, 1.2}, shear = 10, interpolation = "bilinear"}),
+      T.RandomHorizontalFlip(), T.ToFloat(), T.RandomAffine(15), T.ColorJitter {contrast = 0.5}, normalize,
+    },
+    ["places farther than an integer counts"] = T.Compose {
+      T.ToFloat(), T.RandomAffine(0, {scale = {1e-300, 1e-300}, interpolation = "bilinear"}),
+      T.RandomAffine(0, {scale = {1e-300, 1e-300}, fill = 2}),
+    },
+
+    ["larger pictures"] = T.Compose {T.Resize {21, 17}, T.RandomCrop(16), T.ToFloat(), normalize},
+    ["smaller pictures"] = T.Compose {T.Resize {4, 3}, T.ToFloat()},
+    ["pictures of the same size"] = T.Compose {
+      T.Resize {9, 8}, T.Resize(8), T.RandomRotation(9, {interpolation = "bilinear"}), T.ToFloat(),
+    },
+    ["a shorter side, of floats with colours"] = T.Compose {
+      T.RandomHorizontalFlip(), T.ToFloat(), T.RandomCrop({9, 6}), jitter, T.Resize(5), jitter, T.RandomErasing(0.5),
+    },
+    ["higher and narrower"] = T.Compose {T.RandomErasing {p = 1}, T.Resize {12, 5}, T.CenterCrop(5), T.ToFloat()},
+
+    ["nothing"] = T.Compose {},
+    ["pictures that stay u8"] = T.Compose {T.RandomCrop(8), T.RandomHorizontalFlip(), jitter, T.RandomErasing()},
   } do
     it("augments there: " .. name, function() check(set, loading(transform), true) end)
   end
 
   for name, transform in pairs {
-    ["no transform"] = false,
-    ["pictures that stay u8"] = T.RandomHorizontalFlip(),
-    ["colours"] = T.Compose {T.ColorJitter(0.3), T.ToFloat()},
     ["a Lua function"] = T.Compose {T.ToFloat(), T.Lambda(function(x) return x * 2 end)},
-    ["two crops"] = T.Compose {T.RandomCrop(7), T.RandomCrop(5), T.ToFloat()},
-    ["two flips"] = T.Compose {T.RandomHorizontalFlip(), T.RandomHorizontalFlip(), T.ToFloat()},
-    ["a crop of floats"] = T.Compose {T.ToFloat(), T.RandomCrop(8, {padding = 1})},
-    ["a fill between two levels"] = T.Compose {T.RandomCrop(8, {padding = 1, fill = 0.5}), T.ToFloat()},
-    ["two erasings"] = T.Compose {T.RandomErasing(), T.ToFloat(), T.RandomErasing()},
-    ["erasing alone"] = T.RandomErasing(),
-    ["erasing with a level that is no number of a byte"] = T.Compose {T.RandomErasing {value = 1e10}, T.ToFloat()},
-    ["turning"] = T.Compose {T.RandomRotation(15), T.ToFloat()},
-    ["two normalisations"] = T.Compose {T.ToFloat(), normalize, normalize},
+    ["two steps that sample between pixels"] = T.Compose {
+      T.Resize(12), T.RandomRotation(15, {interpolation = "bilinear"}), T.ToFloat(),
+    },
+    ["more steps than augment takes"] = T.Compose {T.Compose(flips), T.ToFloat()},
   } do
-    it("uploads batches: " .. name, function() check(set, loading(transform or nil), false) end)
+    it("uploads batches: " .. name, function() check(set, loading(transform), false) end)
   end
+
+  it("augments grey pictures, pictures with more channels than colours, large and small ones", function()
+    local colours = T.ColorJitter(0.5, {contrast = 0.6, saturation = 0.4, hue = 0.2})
+    local turn = T.RandomRotation(30, {interpolation = "bilinear", fill = 9})
+    for c, transform in pairs {
+      [1] = T.Compose {T.RandomCrop(11, {padding = 3}), colours, turn, T.ToFloat(), T.Normalize(0.4, 0.3)},
+      [2] = T.Compose {T.RandomErasing {p = 0.9, value = "random"}, turn, T.ToFloat(), T.Normalize({0, 1}, {1, 2})},
+      [4] = T.Compose {T.Resize {6, 40}, T.RandomVerticalFlip(), T.ToFloat()},
+      [7] = T.Compose {
+        T.RandomErasing {p = 0.9, value = "random"}, T.ToFloat(), T.RandomAffine(9, {fill = 0.5}),
+        T.Normalize({0, 1, 2, 3, 4, 5, 6}, {1, 2, 3, 4, 5, 6, 7}),
+      },
+    } do
+      local x = dlua.randint(0, 255, {5, c, 13, 21}):to "u8"
+      check(data.TensorDataset(x), {batch_size = 2, shuffle = true, transform = transform}, true)
+    end
+    local wide = data.TensorDataset(dlua.randint(0, 255, {3, 3, 70, 61}):to "u8")
+    check(wide, {batch_size = 3, transform = T.Compose {T.RandomAffine(30), colours, turn, T.ToFloat()}}, true)
+    local dot = data.TensorDataset(dlua.randint(0, 255, {3, 3, 1, 1}):to "u8")
+    check(dot, {batch_size = 3, transform = T.Compose {colours, turn, T.Pad(1), T.ToFloat(), colours}}, true)
+  end)
 
   it("augments parts of data sets, in order and shuffled, with a last batch that is not whole", function()
     local transform = T.Compose {T.RandomCrop(6, {padding = 2}), T.RandomHorizontalFlip(), T.ToFloat()}
@@ -180,7 +257,8 @@ describe("a loader with a device", function()
   end)
 
   it("begins any epoch where another loader with its key would", function()
-    local transform = T.Compose {T.RandomCrop(8, {padding = 2}), T.RandomHorizontalFlip(), T.ToFloat()}
+    local transform = T.Compose {T.RandomCrop(8, {padding = 2}), T.RandomHorizontalFlip(), jitter, T.RandomRotation(20),
+      T.ToFloat()}
     local want = epochs(set, {batch_size = 6, shuffle = true, transform = transform, num_workers = 2}, nil, 3)
     for _, device in ipairs(devices) do
       dlua.seed(5)
@@ -199,7 +277,8 @@ describe("a loader with a device", function()
     local crop = T.RandomCrop(8, {padding = 2})
     for _, dtype in ipairs {"bf16", "f16"} do
       for at_home, transform in pairs {
-        [true] = T.Compose {crop, T.ToFloat(), normalize}, [false] = T.Compose {T.ToFloat(), crop, normalize},
+        [true] = T.Compose {crop, T.ToFloat(), normalize},
+        [false] = T.Compose {T.Resize(9), crop, T.ToFloat(), T.Resize(7), normalize},
       } do
         local given = loading(transform)
         local plain = epochs(set, given)
@@ -274,41 +353,42 @@ describe("augment", function()
   local augment = dlua.ops.augment
   local x = dlua.zeros({4, 3, 5, 5}, {dtype = "u8"})
   local index = dlua.tensor({1, 2}, {dtype = "i64"})
-  local window, draw = {5, 5, 0, 0, 1, 1}, {1, 0, 0, 0}
+  local function row(...)
+    local numbers = {...}
+    for k = #numbers + 1, 44 do numbers[k] = 0 end
+    return dlua.tensor({numbers}, {dtype = "f64"})
+  end
+  local size, float = {5, 5}, row(0, 5, 5, 1)
 
   it("says what is wrong with a call", function()
     for why, call in pairs {
-      ["images must be u8"] = {x:to "f32", index, {window = window, draw = draw}},
-      ["index must have one dimension"] = {x, index:reshape(1, 2), {window = window, draw = draw}},
-      ["window takes 6 numbers and draw 4, got 2 and 4"] = {x, index, {window = {5, 5}, draw = draw}},
-      ["mean and std come together"] = {x, index, dlua.ones(3), {window = window, draw = draw}},
-      ["one for each of 3 channels"] = {x, index, dlua.ones(2), dlua.ones(2), {window = window, draw = draw}},
-      ["must be f32, got f64"] = {x, index, dlua.ones(3):to "f64", dlua.ones(3), {window = window, draw = draw}},
-      ["0 rows from 0 on"] = {x, index, {window = {0, 5, 0, 0, 1, 1}, draw = draw}},
-      ["5 columns from %-5..%-1 on cannot mirror 5"] =
-        {x, index, {window = {5, 5, -4, -5, 9, 5}, draw = draw, mode = "reflect"}},
-      ["fill 256 does not fit"] = {x, index, {window = window, draw = draw, fill = 256}},
-      ["draw 6, got 6 and 4"] = {x, index, {window = window, draw = draw, erase = dlua.ones(7):to "f64"}},
-      ["erase must be 7 numbers of f64, got f32"] =
-        {x, index, {window = window, draw = {1, 0, 0, 0, 0, 0}, erase = dlua.ones(7)}},
-      ["3 is no stage of pictures, 0..2"] =
-        {x, index, {window = window, draw = {1, 0, 0, 0, 0, 3}, erase = dlua.ones(7):to "f64"}},
-      ["%-1 is no epoch"] = {x, index, {window = window, draw = {-1, 0, 0, 0}}},
-      ["256 is no epoch or place"] = {x, index, {window = window, draw = {1, 256, 0, 0}}},
-      ["the pictures are empty"] = {dlua.zeros({4, 3, 0, 5}, {dtype = "u8"}), index, {window = window, draw = draw}},
+      ["images must be u8"] = {x:to "f32", index, {size = size}},
+      ["index must have one dimension"] = {x, index:reshape(1, 2), {size = size}},
+      ["the pictures are empty"] = {dlua.zeros({4, 3, 0, 5}, {dtype = "u8"}), index, {size = size}},
+      ["steps must be 1..16 rows of 44 numbers of f64, got f32"] = {x, index, float:to "f32", size},
+      ["steps must be 1..16 rows"] = {x, index, float:expand(17, 44), size},
+      ["size {0,5}: sides lie in 1..16777216"] = {x, index, float, {0, 5}},
+      ["epoch -1 is outside 0..4294967295"] = {x, index, float, size, {epoch = -1}},
+      ["11 is no kind of transform, 0..10"] = {x, index, row(11, 5, 5, 1), size},
+      ["size or padding of -1 is outside"] = {x, index, row(3, 5, 5, 1, -1), size},
+      ["steps make pictures f32 {3,5,5}, not f32 {3,5,6}"] = {x, index, float, {5, 6}},
+      ["steps make pictures f32 {3,5,5}, not u8 {3,5,5}"] = {x, index, float, size, {dtype = "u8"}},
+      ["steps make pictures u8 {3,5,5}, not f32 {3,5,5}"] = {x, index, {size = size}},
     } do
       local ok, message = pcall(augment, table.unpack(call))
       assert.is_false(ok, why)
-      assert.matches("^augment: .*" .. why, message)
+      assert.is_truthy(message:find(why, 1, true), message)
     end
   end)
 
   it("reads nothing at a bad index and says which it was", function()
     local bad = dlua.tensor({1, 5}, {dtype = "i64"})
     for _, device in ipairs {"cpu", table.unpack(devices)} do
-      fails(function()
-        augment(x:to(device), bad:to(device), {window = window, draw = draw}):to("cpu")
-      end, "augment: index 5 at position 2 is outside 1..4")
+      for _, contrast in ipairs {false, true} do
+        fails(function()
+          augment(x:to(device), bad:to(device), float:to(device), size, {contrast = contrast}):to("cpu")
+        end, "augment: index 5 at position 2 is outside 1..4")
+      end
     end
   end)
 end)

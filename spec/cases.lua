@@ -379,45 +379,47 @@ cases.batch_norm = {
   {T {2, 3, 2, 2}, T {3}, T {3}, statistics(3, true)},
 }
 local function pictures(size) return N("u8", size, {lo = 0, hi = 255}) end
-local function means(c, first) -- mean and std
-  local mean, std = {}, {}
-  for k = 1, c do mean[k], std[k] = 0.25 + k / 8, (first or 0.2) + k / 16 end
-  return N("f32", {c}, {values = mean}), N("f32", {c}, {values = std})
+-- Rows for augment of {kind, height, width, 1 for u8 before it, numbers…}.
+local kinds = {}
+for k, name in ipairs {"ToFloat", "Normalize", "RandomCrop", "CenterCrop", "Resize", "Pad", "RandomHorizontalFlip",
+  "RandomVerticalFlip", "RandomAffine", "ColorJitter", "RandomErasing"} do kinds[name] = k - 1 end
+local function steps(list)
+  local values = {}
+  for k, row in ipairs(list) do
+    for j = 1, 44 do values[(k - 1) * 44 + j] = j == 1 and kinds[row[1]] or row[j] or 0 end
+  end
+  return N("f64", {#list, 44}, {values = values})
 end
-local mean2, std2 = means(2)
-local mean3, std3 = means(3)
-local mean1, std1 = means(1)
-local function erase(chance, value, noise)
-  return N("f64", {7}, {values = {chance, 0.05, 0.4, math.log(0.3), math.log(3.3), value, noise or 0}})
+local function erase(h, w, levels, chance, value, noise)
+  return {"RandomErasing", h, w, levels, chance, 0.05, 0.4, math.log(0.3), math.log(3.3), value, noise or 0}
 end
 cases.augment = {
-  {pictures {6, 2, 6, 7}, I {6, 1, 2}, mean2, std2,
-    {window = {6, 7, -2, -2, 5, 5}, draw = {1, 0, 0, 1, 3, 0}, key = 7, horizontal = 0.5, erase = erase(1, 99.5)}},
-  {pictures {6, 2, 6, 7}, I {1, 2, 4},
-    {window = {5, 6, -1, -2, 4, 5}, draw = {2, 2, 1, 3, 0, 0}, vertical = 0.5, horizontal = 0.5,
-      erase = erase(0.7, 0, 1)}},
-  {pictures {6, 1, 6, 7}, I {1, 3}, mean1, std1,
-    {window = {6, 7, 0, 0, 1, 1}, draw = {3, 0, 2, 4, 3, 1}, key = -9, vertical = 0.5, horizontal = 0.5,
-      erase = erase(1, 0, 1)}},
-  {pictures {4, 1, 6, 7}, I {4, 3, 2, 1}, mean1, std1,
-    {window = {8, 8, -4, -4, 5, 5}, draw = {4, 1, 0, 5, 4, 2}, mode = "edge", horizontal = 0.5,
-      erase = erase(1, -2.25)}},
-  {pictures {4, 1, 6, 7}, I {4, 3, 2, 1}, mean1, std1,
-    {window = {4, 4, -4, -4, 8, 8}, draw = {4, 3, 0, 0, 1, 0}, mode = "symmetric", erase = erase(1, 300)}},
-  {pictures {4, 3, 5, 6}, I {4, 1, 1}, mean3, std3,
-    {window = {5, 6, -2, -2, 5, 5}, draw = {1, 0, 2, 1}, key = 77, vertical = 0.5, horizontal = 0.5}},
-  {pictures {2, 1, 4, 4}, I {2, 1}, {window = {4, 4, 0, 0, 1, 1}, draw = {1, 0, 0, 0}}},
-  {pictures {3, 3, 6, 4}, I {3, 2, 3, 1, 1}, mean1, std1,
-    {window = {4, 2, 1, 1, 1, 1}, draw = {4294967295, 9, 0, 255}, key = -5, horizontal = 0.5}},
-  {pictures {8, 2, 4, 5}, I {1, 2, 3, 4, 5, 6, 7, 8},
-    {window = {6, 7, -3, -4, 5, 6}, draw = {7, 2, 1, 0}, key = 1 << 40, mode = "reflect", vertical = 0.5,
-      horizontal = 0.75}},
-  {pictures {3, 1, 3, 3}, I {1, 2, 3}, mean1, std1,
-    {window = {5, 5, -3, -3, 5, 5}, draw = {2, 1, 2, 3}, key = 3, mode = "symmetric", horizontal = 1}},
-  {pictures {3, 1, 3, 3}, I {3, 3}, {window = {9, 9, -9, -9, 8, 8}, draw = {3, 1, 0, 3}, mode = "edge", vertical = 1}},
-  {pictures {2, 4, 2, 2}, I {1, 2}, {window = {7, 7, -9, -2, 9, 1}, draw = {1, 0, 1, 2}, fill = 200}},
-  {pictures {2, 3, 4, 4}, I({}, {0}), {window = {4, 4, 0, 0, 1, 1}, draw = {1, 0, 0, 0}}},
-  {pictures {1, 1, 1, 1}, I {1}, {window = {1, 1, 0, 0, 1, 1}, draw = {1, 0, 0, 0}, fill = 255}},
+  {pictures {6, 2, 6, 7}, I {6, 1, 2}, steps {
+    {"RandomCrop", 6, 7, 1, 6, 7, 2, 2, 2, 2, 0, 9}, {"RandomHorizontalFlip", 6, 7, 1, 0.5}, {"ToFloat", 6, 7, 1},
+    erase(6, 7, 0, 1, 99.5), {"Normalize", 6, 7, 0, 2, 0.5, 0.25, 0.3, 0.7},
+  }, {6, 7}, {epoch = 1, key = 7}},
+  {pictures {6, 2, 6, 7}, I {1, 2, 4}, steps {
+    erase(6, 7, 1, 0.7, 0, 1), {"RandomVerticalFlip", 6, 7, 1, 0.5}, {"RandomCrop", 6, 7, 1, 5, 6, 1, 2, 1, 2, 3, 0},
+    {"ToFloat", 5, 6, 1}, {"RandomHorizontalFlip", 5, 6, 0, 0.5},
+  }, {5, 6}, {epoch = 2}},
+  {pictures {6, 1, 6, 7}, I {1, 3}, steps {
+    {"ToFloat", 6, 7, 1}, {"RandomVerticalFlip", 6, 7, 0, 0.5}, {"RandomHorizontalFlip", 6, 7, 0, 0.5},
+    erase(6, 7, 0, 1, 0, 1), {"Pad", 6, 7, 0, 1, 2, 3, 0, 0, 0.5}, {"Normalize", 10, 9, 0, 1, 0.5, 0.25},
+  }, {10, 9}, {epoch = 3, key = -9}},
+  {pictures {4, 1, 6, 7}, I {4, 3, 2, 1}, steps {
+    {"RandomCrop", 6, 7, 1, 5, 5, 6, 7, 6, 7, 2, 0}, {"CenterCrop", 5, 5, 1, 3, 2}, erase(3, 2, 1, 0.8, 300),
+    {"ToFloat", 3, 2, 1},
+  }, {3, 2}, {epoch = 4294967295, key = 1 << 40}},
+  {pictures {3, 3, 5, 4}, I {3, 2, 3, 1, 1}, steps {
+    {"RandomCrop", 5, 4, 1, 6, 7, 4, 3, 4, 3, 1, 0}, {"RandomHorizontalFlip", 6, 7, 1, 1}, erase(6, 7, 1, 1, -3),
+    {"RandomCrop", 6, 7, 1, 9, 2, 4, 0, 4, 0, 0, 17},
+  }, {9, 2}, {epoch = 5, dtype = "u8"}},
+  {pictures {2, 3, 4, 4}, I {2, 1}, {size = {4, 4}, dtype = "u8"}},
+  {pictures {2, 6, 2, 3}, I {1, 2}, steps {
+    {"ToFloat", 2, 3, 1}, {"Normalize", 2, 3, 0, 6, 1, 2, 3, 4, 5, 6, 6, 5, 4, 3, 2, 1}, erase(2, 3, 0, 1, 0, 1),
+  }, {2, 3}},
+  {pictures {2, 3, 4, 4}, I({}, {0}), steps {{"ToFloat", 4, 4, 1}}, {4, 4}},
+  {pictures {1, 1, 1, 1}, I {1}, steps {{"ToFloat", 1, 1, 1}}, {1, 1}},
 }
 
 local function one(value) return T({}, {values = {value}}) end
@@ -443,8 +445,9 @@ big.max_pool2d, big.avg_pool2d = {T {8, 16, 48, 48}, 2}, {T {8, 16, 48, 48}, 2}
 big.batch_norm = {T {8, 16, 48, 48}, T {16}, T {16}, {training = true, relu = true}}
 big.cross_entropy = {T {3000, 100}, T({3000, 100}, unit)}
 big.transpose, big.index_select = {T {600, 700}, 1, 2}, {T {600, 700}, 2, I {7, 700, 3}}
-big.augment = {pictures {9, 3, 32, 32}, I {9, 8, 7, 6, 5, 4, 3, 2, 1},
-  {window = {32, 32, -4, -4, 9, 9}, draw = {1, 0, 0, 1, 2, 0}, horizontal = 0.5, erase = erase(0.5, 0, 1)}}
+big.augment = {pictures {9, 3, 32, 32}, I {9, 8, 7, 6, 5, 4, 3, 2, 1}, steps {
+  erase(32, 32, 1, 0.5, 0, 1), {"RandomCrop", 32, 32, 1, 32, 32, 4, 4, 4, 4, 0, 0}, {"ToFloat", 32, 32, 1},
+}, {32, 32}}
 big.sort, big.max = {T {300, 700}, 1}, {T {600, 700}, 1}
 
 -- ---------------------------------------------------------------- compared between devices alone

@@ -1,4 +1,5 @@
 -- reference_data.lua - what augment makes of a data set: the draws of a loader's transforms and the places they show.
+-- Transforms that work out new colours or sample between pixels are in transforms_spec.
 local array = require "spec.array"
 local at, build = array.at, array.build
 
@@ -24,88 +25,113 @@ local modes = {
   constant = function() end,
 }
 
--- The box that is erased of a picture {h, w}, and a function of channel, row and column in it for the noise there.
-local function box_of(erase, draw, size)
-  local count, drawn = 0, nil
+-- The numbers that one step draws, in order, and any of them by its number from 0.
+local function drawer(p, sample, step)
+  local count = 0
+  local function number_at(k) return draws(p.key or 0, p.epoch or 0, sample - 1, step, k // 4)[k % 4 + 1] end
   local function number()
-    if count % 4 == 0 then drawn = draw(count // 4) end
     count = count + 1
-    return drawn[(count - 1) % 4 + 1]
+    return number_at(count - 1)
   end
+  return number, number_at, function() return count end
+end
+
+local function round(x)
+  local whole = math.floor(x)
+  local up = x - whole > 0.5 or x - whole == 0.5 and whole % 2 == 1
+  return up and whole + 1 or whole
+end
+
+-- The box that is erased of a picture {h, w}, if any.
+local function box_of(p, size, number)
   local function between(lo, hi) return lo + (hi - lo) * number() end
-  local function round(x)
-    local whole = math.floor(x)
-    local up = x - whole > 0.5 or x - whole == 0.5 and whole % 2 == 1
-    return up and whole + 1 or whole
-  end
-  if number() >= erase[1] then return nil end
+  if number() >= p[1] then return nil end
   for _ = 1, 10 do
-    local area = size[1] * size[2] * between(erase[2], erase[3])
-    local ratio = math.exp(between(erase[4], erase[5]))
+    local area, ratio = size.h * size.w * between(p[2], p[3]), math.exp(between(p[4], p[5]))
     local h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-    if h >= 1 and h < size[1] and w >= 1 and w < size[2] then
-      local top = math.floor(number() * (size[1] - h + 1))
-      local left, first = math.floor(number() * (size[2] - w + 1)), count
-      return {top = top, left = left, h = h, w = w, noise = function(c, row, column)
-        local k = first + ((c - 1) * h + row) * w + column
-        return draw(k // 4)[k % 4 + 1]
-      end}
+    if h >= 1 and h < size.h and w >= 1 and w < size.w then
+      local top = math.floor(number() * (size.h - h + 1))
+      return {top = top, left = math.floor(number() * (size.w - w + 1)), h = h, w = w}
     end
   end
 end
 
+-- What a step makes of a picture: {h, w, levels, at}, at(c, y, x) counting from 1. One for each kind, in their order.
+local steps = {}
+
+local function like(picture, at_place)
+  return {h = picture.h, w = picture.w, levels = picture.levels, at = at_place}
+end
+
+steps[1] = function(x)
+  local y = like(x, function(...) return x.levels and single(x.at(...) / 255) or x.at(...) end)
+  y.levels = false
+  return y
+end
+
+steps[2] = function(x, p)
+  return like(x, function(c, ...)
+    local k = p[1] > 1 and c or 1
+    return single(single(x.at(c, ...) - single(p[1 + k])) / single(p[1 + p[1] + k]))
+  end)
+end
+
+local function window(x, h, w, top, left, mode, fill)
+  return {h = h, w = w, levels = x.levels, at = function(c, row, column)
+    row, column = row + top, column + left
+    if row < 1 or row > x.h then row = mode(row, x.h) end
+    if column < 1 or column > x.w then column = mode(column, x.w) end
+    return row and column and x.at(c, row, column) or x.levels and round(fill) & 255 or single(fill)
+  end}
+end
+
+local mode_at = {[0] = modes.constant, modes.reflect, modes.symmetric, modes.edge}
+steps[3] = function(x, p, number)
+  local top = math.floor(number() * (x.h + p[3] + p[5] - p[1] + 1)) - p[3]
+  local left = math.floor(number() * (x.w + p[4] + p[6] - p[2] + 1)) - p[6]
+  return window(x, p[1], p[2], top, left, mode_at[p[7]], p[8])
+end
+steps[4] = function(x, p) return window(x, p[1], p[2], (x.h - p[1]) // 2, (x.w - p[2]) // 2) end
+steps[6] = function(x, p) return window(x, x.h + p[1] + p[3], x.w + p[2] + p[4], -p[1], -p[4], mode_at[p[5]], p[6]) end
+
+steps[7] = function(x, p, number)
+  local flipped = number() < p[1]
+  return like(x, function(c, row, column) return x.at(c, row, flipped and x.w + 1 - column or column) end)
+end
+steps[8] = function(x, p, number)
+  local flipped = number() < p[1]
+  return like(x, function(c, row, column) return x.at(c, flipped and x.h + 1 - row or row, column) end)
+end
+
+steps[11] = function(x, p, number, number_at, count)
+  local box = box_of(p, x, number)
+  if not box then return x end
+  local first = count()
+  return like(x, function(c, row, column)
+    local y, z = row - 1 - box.top, column - 1 - box.left
+    if y < 0 or y >= box.h or z < 0 or z >= box.w then return x.at(c, row, column) end
+    if p[7] == 0 then return x.levels and round(p[6]) & 255 or single(p[6]) end
+    local noise = number_at(first + ((c - 1) * box.h + y) * box.w + z)
+    return x.levels and math.floor(256 * noise) or noise
+  end)
+end
+
 return function(reference)
   function reference.augment(p)
-    local n, height, width = #p.index.data, p.window[1], p.window[2]
-    local mode = modes[p.mode or "constant"]
-    -- Where place i of the result lies before step `from` of the list.
-    local function place(sample, axis, i, from)
-      local size, length = p.images.size[2 + axis], p.window[axis]
-      local step = p.draw[2 + axis]
-      local chance = axis == 1 and p.vertical or axis == 2 and p.horizontal or 0
-      local flipped = draws(p.key or 0, p.draw[1], sample - 1, step)[1] < chance
-      local corner = draws(p.key or 0, p.draw[1], sample - 1, p.draw[2])[axis]
-      corner = p.window[2 + axis] + math.floor(corner * p.window[4 + axis])
-      if flipped and step >= p.draw[2] and step >= from then i = length + 1 - i end
-      if p.draw[2] >= from then
-        i = corner + i
-        if i < 1 or i > size then i = mode(i, size) end
+    local size, made = p.images.size, {}
+    local function picture(sample)
+      local x = {h = size[3], w = size[4], levels = true}
+      function x.at(c, row, column) return at(p.images, {sample, c, row, column}) end
+      for k = 1, p.steps and p.steps.size[1] or 0 do
+        local row = table.move(p.steps.data, (k - 1) * 44 + 1, k * 44, 1, {})
+        x = steps[row[1] + 1](x, table.move(row, 5, 44, 1, {}), drawer(p, sample, k - 1))
       end
-      if i and flipped and step < p.draw[2] and step >= from then i = size + 1 - i end
-      return i
+      return x
     end
-    local erase, boxes = p.erase and p.erase.data, {}
-    local function box(sample)
-      if boxes[sample] == nil then
-        local size = p.draw[2] > p.draw[5] and table.pack(table.unpack(p.images.size, 3)) or p.window
-        boxes[sample] = box_of(erase, function(block)
-          return draws(p.key or 0, p.draw[1], sample - 1, p.draw[5], block)
-        end, size) or false
-      end
-      return boxes[sample]
-    end
-    -- What is erased at a place of the result, or nil.
-    local function erased(sample, c, y, x)
-      local b = erase and box(sample)
-      if not b then return nil end
-      local row, column = place(sample, 1, y, p.draw[5] + 1), place(sample, 2, x, p.draw[5] + 1)
-      if not row or not column then return nil end
-      row, column = row - 1 - b.top, column - 1 - b.left
-      if row < 0 or row >= b.h or column < 0 or column >= b.w then return nil end
-      local value = erase[7] ~= 0 and b.noise(c, row, column) or erase[6]
-      if p.draw[6] > 0 then return single(value) end
-      return erase[7] ~= 0 and math.floor(256 * value) or math.floor(value + 0.5) & 255
-    end
-    return build({n, p.images.size[2], height, width}, function(index)
-      local sample, c = p.index.data[index[1]], index[2]
-      local row, column = place(sample, 1, index[3], 0), place(sample, 2, index[4], 0)
-      local value = erased(sample, c, index[3], index[4])
-      local stage = value and p.draw[6] or 0
-      value = value or row and column and at(p.images, {sample, c, row, column}) or p.fill or 0
-      if stage == 0 then value = single(value / 255) end
-      if not p.mean or stage == 2 then return value end
-      local k = #p.mean.data > 1 and c or 1
-      return single(single(value - single(p.mean.data[k])) / single(p.std.data[k]))
+    return build({#p.index.data, size[2], p.size[1], p.size[2]}, function(index)
+      local sample = p.index.data[index[1]]
+      made[sample] = made[sample] or picture(sample)
+      return made[sample].at(index[2], index[3], index[4])
     end)
   end
 end

@@ -94,7 +94,7 @@ local function define(name, description, numbers, kind)
     local given = signature:read(...)
     self.text = signature:show(given)
     self.kind, self.numbers = kind or name, numbers(given, "transforms." .. name)
-    self.handle = io.transform(self.kind, self.numbers)
+    self.handle, self.number = io.transform(self.kind, self.numbers)
   end
   transforms[name] = Class
 end
@@ -214,7 +214,8 @@ define("RandomErasing", {
     core.fail("%s: value must be a number or \"random\"", name)
   end
   local noise = given.value == "random"
-  return {given.p, scale[1], scale[2], ratio[1], ratio[2], noise and 0 or given.value, noise and 1 or 0}
+  local ratios = {math.log(ratio[1]), math.log(ratio[2])}
+  return {given.p, scale[1], scale[2], ratios[1], ratios[2], noise and 0 or given.value, noise and 1 or 0}
 end)
 
 -- ---------------------------------------------------------------- those that hold others

@@ -3,28 +3,14 @@
 // rows that the compiler vectorises: about 3 us for a 3x32x32 picture.
 #include "transform.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "erase.h"
+#include "level.h"
 #include "transform_steps.h"
+#include "window.h"
 
-// ---------------------------------------------------------------- draws
-
-static uint32_t next_bits(dlua_step *s) {
-  if (s->lane == 0) s->bits = dlua_transform_draw(s->key, s->sample, s->epoch, s->step, s->block++);
-  uint32_t bits = s->bits.lane[s->lane];
-  s->lane = (s->lane + 1) % 4;
-  return bits;
-}
-
-double dlua_step_unit(dlua_step *s) { return dlua_unit_f32(next_bits(s)); }
-
-double dlua_step_between(dlua_step *s, double lo, double hi) {
-  return lo + (hi - lo) * dlua_step_unit(s);
-}
-
-int64_t dlua_step_below(dlua_step *s, int64_t n) { return dlua_draw_below(next_bits(s), n); }
+// ---------------------------------------------------------------- results
 
 dlua_status dlua_step_refuse_empty(const dlua_step *s, int64_t h, int64_t w) {
   return dlua_fail(DLUA_BAD_ARGUMENT, "%s: a picture of %lldx%lld is empty",
@@ -80,50 +66,50 @@ static dlua_status normalize(dlua_step *s) {
 
 static void fill_row(void *out, dlua_dtype dtype, int64_t n, double value) {
   if (dtype == DLUA_U8) {
-    memset(out, (int)lrint(value), (size_t)n);
+    memset(out, (int)dlua_fill_value(value, true), (size_t)n);
   } else {
     for (int64_t k = 0; k < n; k++) ((float *)out)[k] = (float)value;
   }
 }
 
 // One row of a window: left of the picture, the picture, right of it.
-static void window_row(const dlua_picture *p, const char *in, char *out, int64_t left, int64_t w,
-                       int mode, double fill) {
+static void window_row(const dlua_picture *p, const char *in, char *out, const dlua_window *v) {
   size_t size = dlua_dtype_size(p->dtype);
+  int64_t left = v->left, w = v->w;
   int64_t from = left < 0 ? -left : 0, to = p->w - left < w ? p->w - left : w;
   if (from >= to) from = to = 0;
   if (to > from)
     memcpy(out + (size_t)from * size, in + (left + from) * (int64_t)size,
            (size_t)(to - from) * size);
-  if (mode == DLUA_PAD_CONSTANT) {
-    fill_row(out, p->dtype, from, fill);
-    fill_row(out + (size_t)to * size, p->dtype, w - to, fill);
+  if (v->mode == DLUA_PAD_CONSTANT) {
+    fill_row(out, p->dtype, from, v->fill);
+    fill_row(out + (size_t)to * size, p->dtype, w - to, v->fill);
     return;
   }
   for (int64_t x = 0; x < w; x++) {
     if (x == from) x = to;
     if (x < w)
-      memcpy(out + (size_t)x * size, in + dlua_window_at(left + x, p->w, mode) * (int64_t)size,
+      memcpy(out + (size_t)x * size, in + dlua_window_at(left + x, p->w, v->mode) * (int64_t)size,
              size);
   }
 }
 
-// Copies the window of h x w that starts at (top, left), which may reach beyond the picture.
-static dlua_status window(dlua_step *s, int64_t top, int64_t left, int64_t h, int64_t w, int mode,
-                          double fill) {
+// Copies what the step's window shows.
+static dlua_status window(dlua_step *s) {
   const dlua_picture *p = &s->in;
   size_t size = dlua_dtype_size(p->dtype);
-  if (h < 1 || w < 1) return dlua_step_refuse_empty(s, h, w);
-  char *out = dlua_step_make(s, p->dtype, p->c, h, w);
+  dlua_window v = dlua_window_draw(s->t->kind, s->t->p, &s->words, p->h, p->w);
+  if (v.h < 1 || v.w < 1) return dlua_step_refuse_empty(s, v.h, v.w);
+  char *out = dlua_step_make(s, p->dtype, p->c, v.h, v.w);
   if (!out) return DLUA_NO_MEMORY;
   for (int64_t c = 0; c < p->c; c++) {
     const char *plane = (const char *)p->data + (size_t)(c * p->h * p->w) * size;
-    for (int64_t y = 0; y < h; y++, out += (size_t)w * size) {
-      int64_t row = dlua_window_at(top + y, p->h, mode);
+    for (int64_t y = 0; y < v.h; y++, out += (size_t)v.w * size) {
+      int64_t row = dlua_window_at(v.top + y, p->h, v.mode);
       if (row < 0) {
-        fill_row(out, p->dtype, w, fill);
+        fill_row(out, p->dtype, v.w, v.fill);
       } else {
-        window_row(p, plane + (size_t)(row * p->w) * size, out, left, w, mode, fill);
+        window_row(p, plane + (size_t)(row * p->w) * size, out, &v);
       }
     }
   }
@@ -153,30 +139,24 @@ static dlua_status too_large(const dlua_step *s, int64_t h, int64_t w) {
 static dlua_status random_crop(dlua_step *s) {
   const double *p = s->t->p, *side = p + 2;
   int64_t h = (int64_t)p[0], w = (int64_t)p[1];
-  int64_t rows = s->in.h + (int64_t)(side[0] + side[2]) - h;
-  int64_t columns = s->in.w + (int64_t)(side[1] + side[3]) - w;
-  if (rows < 0 || columns < 0) return too_large(s, h, w);
+  if (s->in.h + (int64_t)(side[0] + side[2]) < h || s->in.w + (int64_t)(side[1] + side[3]) < w)
+    return too_large(s, h, w);
   DLUA_TRY(check_padding(s, side, (int)p[6]));
-  int64_t top = dlua_step_below(s, rows + 1) - (int64_t)side[0];
-  int64_t left = dlua_step_below(s, columns + 1) - (int64_t)side[3];
-  return window(s, top, left, h, w, (int)p[6], p[7]);
+  return window(s);
 }
 
 static dlua_status center_crop(dlua_step *s) {
   int64_t h = (int64_t)s->t->p[0], w = (int64_t)s->t->p[1];
-  if (h > s->in.h || w > s->in.w) return too_large(s, h, w);
-  return window(s, (s->in.h - h) / 2, (s->in.w - w) / 2, h, w, DLUA_PAD_CONSTANT, 0);
+  return h > s->in.h || w > s->in.w ? too_large(s, h, w) : window(s);
 }
 
 static dlua_status pad(dlua_step *s) {
-  const double *p = s->t->p;
-  DLUA_TRY(check_padding(s, p, (int)p[4]));
-  int64_t h = s->in.h + (int64_t)(p[0] + p[2]), w = s->in.w + (int64_t)(p[1] + p[3]);
-  return window(s, -(int64_t)p[0], -(int64_t)p[3], h, w, (int)p[4], p[5]);
+  DLUA_TRY(check_padding(s, s->t->p, (int)s->t->p[4]));
+  return window(s);
 }
 
 static dlua_status flip_h(dlua_step *s) {
-  if (dlua_step_unit(s) >= s->t->p[0]) return DLUA_OK;
+  if (!dlua_draw_chance(&s->words, s->t->p[0])) return DLUA_OK;
   void *made = dlua_step_make(s, s->in.dtype, s->in.c, s->in.h, s->in.w);
   if (!made) return DLUA_NO_MEMORY;
   int64_t w = s->in.w;
@@ -193,7 +173,7 @@ static dlua_status flip_h(dlua_step *s) {
 }
 
 static dlua_status flip_v(dlua_step *s) {
-  if (dlua_step_unit(s) >= s->t->p[0]) return DLUA_OK;
+  if (!dlua_draw_chance(&s->words, s->t->p[0])) return DLUA_OK;
   char *out = dlua_step_make(s, s->in.dtype, s->in.c, s->in.h, s->in.w);
   if (!out) return DLUA_NO_MEMORY;
   size_t row = (size_t)s->in.w * dlua_dtype_size(s->in.dtype);
@@ -207,17 +187,17 @@ static dlua_status flip_v(dlua_step *s) {
 
 // ---------------------------------------------------------------- erasing
 
-static void erase_box(dlua_step *s, void *out, const dlua_box *box, dlua_words *words) {
+static void erase_box(dlua_step *s, void *out, const dlua_box *box) {
   double value = s->t->p[5];
-  bool noise = s->t->p[6] != 0;
+  bool noise = s->t->p[6] != 0, levels = s->in.dtype == DLUA_U8;
   for (int64_t c = 0; c < s->in.c; c++) {
-    for (int64_t y = box->top; y < box->top + box->h; y++) {
-      int64_t first = (c * s->in.h + y) * s->in.w + box->left;
+    for (int64_t y = 0; y < box->h; y++) {
+      int64_t first = (c * s->in.h + box->top + y) * s->in.w + box->left;
       size_t size = dlua_dtype_size(s->in.dtype);
       if (!noise) fill_row((char *)out + (size_t)first * size, s->in.dtype, box->w, value);
       for (int64_t x = 0; noise && x < box->w; x++) {
-        float u = dlua_unit_f32(dlua_next_word(words));
-        if (s->in.dtype == DLUA_U8) {
+        float u = dlua_unit_f32(dlua_next_word(&s->words));
+        if (levels) {
           ((uint8_t *)out)[first + x] = (uint8_t)(256 * u);
         } else {
           ((float *)out)[first + x] = u;
@@ -228,15 +208,12 @@ static void erase_box(dlua_step *s, void *out, const dlua_box *box, dlua_words *
 }
 
 static dlua_status erase(dlua_step *s) {
-  const double *p = s->t->p;
-  dlua_erasing how = {p[0], {p[1], p[2]}, {log(p[3]), log(p[4])}};
-  dlua_words words = {.key = s->key, .sample = s->sample, .epoch = s->epoch, .step = s->step};
-  dlua_box box = dlua_draw_box(&how, &words, s->in.h, s->in.w);
+  dlua_box box = dlua_draw_box(s->t->p, &s->words, s->in.h, s->in.w);
   if (box.h == 0) return DLUA_OK;
   void *out = dlua_step_make(s, s->in.dtype, s->in.c, s->in.h, s->in.w);
   if (!out) return DLUA_NO_MEMORY;
   memcpy(out, s->in.data, dlua_step_bytes(&s->in));
-  erase_box(s, out, &box, &words);
+  erase_box(s, out, &box);
   return DLUA_OK;
 }
 
@@ -302,10 +279,10 @@ dlua_status dlua_transform_run(int n, const dlua_transform *steps, const dlua_dr
                    .out = now,
                    .room = &scratch->side[side],
                    .work = &scratch->work,
-                   .key = draw->key,
-                   .sample = draw->sample,
-                   .epoch = draw->epoch,
-                   .step = draw->step + (uint32_t)k};
+                   .words = {.key = draw->key,
+                             .sample = draw->sample,
+                             .epoch = draw->epoch,
+                             .step = draw->step + (uint32_t)k}};
     DLUA_TRY(kinds[steps[k].kind].run(&s));
     if (s.out.data != now.data) side = 1 - side;
     now = s.out;

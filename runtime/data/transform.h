@@ -14,31 +14,7 @@
 #define DLUA_TRANSFORM_H
 
 #include "dataset.h"
-#include "window.h"
-
-// What each kind reads from p, in this order.
-typedef enum dlua_transform_kind {
-  DLUA_T_TO_FLOAT,  // nothing: u8 -> f32 / 255; f32 passes
-  DLUA_T_NORMALIZE, // n, then n means, then n deviations (n is 1 or c): (x - mean) / std, f32 only
-  DLUA_T_CROP,      // random h w, padding top right bottom left, mode, fill
-  DLUA_T_CENTER_CROP, // h w
-  DLUA_T_RESIZE,      // h w (w = 0: the shorter side becomes h); bilinear, wider when shrinking
-  DLUA_T_PAD,         // top right bottom left, mode, fill
-  DLUA_T_FLIP_H,      // probability
-  DLUA_T_FLIP_V,      // probability
-  DLUA_T_AFFINE, // angle lo hi (degrees), translation y x (fractions), scale lo hi, shear lo hi
-                 // (degrees), bilinear, fill
-  DLUA_T_COLOR,  // lo hi of brightness, contrast, saturation; lo hi of hue (-0.5..0.5)
-  DLUA_T_ERASE,  // probability, area lo hi, ratio lo hi, value, random values
-  DLUA_T_KINDS
-} dlua_transform_kind;
-
-#define DLUA_TRANSFORM_NUMBERS 40
-
-typedef struct dlua_transform {
-  dlua_transform_kind kind;
-  double p[DLUA_TRANSFORM_NUMBERS];
-} dlua_transform;
+#include "kinds.h"
 
 typedef struct dlua_draw {
   uint64_t key, sample;

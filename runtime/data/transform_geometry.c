@@ -1,9 +1,8 @@
 // transform_geometry.c - transforms that sample between pixels: resizing, rotation, affine maps.
 // Refused: rounding to u8 between the two passes of a resize, as Pillow does; it costs accuracy and
 // saves nothing.
-#include <math.h>
-#include <string.h>
-
+#include "geometry.h"
+#include "level.h"
 #include "transform_steps.h"
 
 static float value_at(const dlua_picture *p, int64_t k) {
@@ -12,7 +11,7 @@ static float value_at(const dlua_picture *p, int64_t k) {
 
 static void put(void *out, dlua_dtype dtype, int64_t k, float value) {
   if (dtype == DLUA_U8) {
-    ((uint8_t *)out)[k] = (uint8_t)lrintf(fminf(fmaxf(value, 0), 255));
+    ((uint8_t *)out)[k] = (uint8_t)dlua_level_near(value);
   } else {
     ((float *)out)[k] = value;
   }
@@ -20,32 +19,23 @@ static void put(void *out, dlua_dtype dtype, int64_t k, float value) {
 
 // ---------------------------------------------------------------- resize
 
-// The triangle filter around the place of output pixel i in a line of n: which inputs, which
-// weights. When the line shrinks, the triangle widens to cover all that it stands for.
-static int64_t triangle(int64_t i, double scale, int64_t n, int64_t *first, float *weight) {
-  double support = scale > 1 ? scale : 1, center = ((double)i + 0.5) * scale, total = 0;
-  int64_t from = (int64_t)(center - support + 0.5), to = (int64_t)(center + support + 0.5);
-  from = from < 0 ? 0 : from, to = to > n ? n : to;
-  for (int64_t k = from; k < to; k++) {
-    double distance = fabs((double)k + 0.5 - center) / support;
-    weight[k - from] = (float)(distance < 1 ? 1 - distance : 0);
-    total += weight[k - from];
-  }
-  for (int64_t k = from; k < to; k++) weight[k - from] /= (float)total;
-  *first = from;
-  return to - from;
+// Which inputs make output pixel i of a line, and their weights.
+static dlua_taps triangle(int64_t i, int64_t from, int64_t to, float *weight) {
+  dlua_taps t = dlua_taps_resized(i, from, to);
+  for (int64_t k = 0; k < t.count; k++) weight[k] = dlua_tap_weight(&t, t.first + k);
+  return t;
 }
 
 static int64_t triangle_room(double scale) { return 2 * (int64_t)ceil(scale > 1 ? scale : 1) + 2; }
 
 // {c,h,w} -> {c,h,width} in f32.
 static void resize_rows(const dlua_picture *p, int64_t width, float *out, float *weight) {
-  double scale = (double)p->w / (double)width;
   for (int64_t x = 0; x < width; x++) {
-    int64_t first, count = triangle(x, scale, p->w, &first, weight);
+    dlua_taps t = triangle(x, p->w, width, weight);
     for (int64_t row = 0; row < p->c * p->h; row++) {
       float sum = 0;
-      for (int64_t k = 0; k < count; k++) sum += weight[k] * value_at(p, row * p->w + first + k);
+      for (int64_t k = 0; k < t.count; k++)
+        sum += weight[k] * value_at(p, row * p->w + t.first + k);
       out[row * width + x] = sum;
     }
   }
@@ -53,13 +43,13 @@ static void resize_rows(const dlua_picture *p, int64_t width, float *out, float 
 
 // {c,h,w} in f32 -> {c,height,w} of out's dtype.
 static void resize_columns(const float *in, int64_t h, dlua_picture *to, void *out, float *weight) {
-  double scale = (double)h / (double)to->h;
   for (int64_t y = 0; y < to->h; y++) {
-    int64_t first, count = triangle(y, scale, h, &first, weight);
+    dlua_taps t = triangle(y, h, to->h, weight);
     for (int64_t c = 0; c < to->c; c++) {
       for (int64_t x = 0; x < to->w; x++) {
         float sum = 0;
-        for (int64_t k = 0; k < count; k++) sum += weight[k] * in[(c * h + first + k) * to->w + x];
+        for (int64_t k = 0; k < t.count; k++)
+          sum += weight[k] * in[(c * h + t.first + k) * to->w + x];
         put(out, to->dtype, (c * to->h + y) * to->w + x, sum);
       }
     }
@@ -67,13 +57,9 @@ static void resize_columns(const float *in, int64_t h, dlua_picture *to, void *o
 }
 
 dlua_status dlua_step_resize(dlua_step *s) {
-  int64_t h = (int64_t)s->t->p[0], w = (int64_t)s->t->p[1];
   const dlua_picture *p = &s->in;
-  if (w == 0) { // the shorter side becomes h, the other keeps its proportion
-    int64_t size = h;
-    h = p->h <= p->w ? size : size * p->h / p->w;
-    w = p->h <= p->w ? size * p->w / p->h : size;
-  }
+  int64_t h = p->h, w = p->w;
+  dlua_resized(s->t->p, &h, &w);
   if (h == p->h && w == p->w) return DLUA_OK;
   if (h < 1 || w < 1) return dlua_step_refuse_empty(s, h, w);
   double larger = fmax((double)p->h / (double)h, (double)p->w / (double)w);
@@ -89,43 +75,58 @@ dlua_status dlua_step_resize(dlua_step *s) {
 
 // ---------------------------------------------------------------- affine maps
 
-static float nearest(const dlua_picture *p, int64_t c, double y, double x, float fill) {
-  double row = floor(y + 0.5), column = floor(x + 0.5);
-  bool inside = row >= 0 && column >= 0 && row < (double)p->h && column < (double)p->w;
-  return inside ? value_at(p, (c * p->h + (int64_t)row) * p->w + (int64_t)column) : fill;
+static float pixel(const dlua_picture *p, int64_t c, int64_t row, int64_t column, float fill) {
+  bool inside = row >= 0 && column >= 0 && row < p->h && column < p->w;
+  return inside ? value_at(p, (c * p->h + row) * p->w + column) : fill;
 }
 
-static float bilinear(const dlua_picture *p, int64_t c, double y, double x, float fill) {
-  double top = floor(y), left = floor(x);
-  float fy = (float)(y - top), fx = (float)(x - left);
-  float above = nearest(p, c, top, left, fill) * (1 - fx) + nearest(p, c, top, left + 1, fill) * fx;
-  float below =
-      nearest(p, c, top + 1, left, fill) * (1 - fx) + nearest(p, c, top + 1, left + 1, fill) * fx;
-  return above * (1 - fy) + below * fy;
+// A place between pixels: the first row and column of four, and their weights.
+typedef struct between {
+  int64_t first[2];
+  float weight[2][2];
+} between;
+
+static between between_at(const double *from) {
+  between b;
+  for (int axis = 0; axis < 2; axis++) {
+    dlua_taps t = dlua_taps_between(from[axis]);
+    b.first[axis] = t.first;
+    for (int k = 0; k < 2; k++) b.weight[axis][k] = dlua_tap_weight(&t, t.first + k);
+  }
+  return b;
 }
 
-// Every output pixel looks up the place it came from: the inverse of rotation times shear times
-// scale, around the centre.
+static float blend(const dlua_picture *p, int64_t c, const between *b, float fill) {
+  float sum = 0;
+  for (int y = 0; y < 2; y++) {
+    float line = 0;
+    for (int x = 0; x < 2; x++)
+      line += b->weight[1][x] * pixel(p, c, b->first[0] + y, b->first[1] + x, fill);
+    sum += b->weight[0][y] * line;
+  }
+  return sum;
+}
+
+// Every output pixel looks up the place it came from.
 dlua_status dlua_step_affine(dlua_step *s) {
-  const double *p = s->t->p, degree = acos(-1) / 180;
+  const double *p = s->t->p;
   const dlua_picture *in = &s->in;
-  double angle = dlua_step_between(s, p[0], p[1]) * degree;
-  double dy = nearbyint(dlua_step_between(s, -p[2], p[2]) * (double)in->h);
-  double dx = nearbyint(dlua_step_between(s, -p[3], p[3]) * (double)in->w);
-  double scale = dlua_step_between(s, p[4], p[5]);
-  double shear = tan(dlua_step_between(s, p[6], p[7]) * degree);
-  double cy = (double)(in->h - 1) / 2, cx = (double)(in->w - 1) / 2;
-  double a = cos(angle), b = -a * shear - sin(angle), c = sin(angle), d = a - c * shear;
+  float fill = (float)p[9];
+  dlua_affine map = dlua_affine_draw(p, &s->words, in->h, in->w);
   void *out = dlua_step_make(s, in->dtype, in->c, in->h, in->w);
   if (!out) return DLUA_NO_MEMORY;
   for (int64_t y = 0; y < in->h; y++) {
     for (int64_t x = 0; x < in->w; x++) {
-      double oy = ((double)y - cy - dy) / scale, ox = ((double)x - cx - dx) / scale;
-      double iy = a * oy - c * ox + cy, ix = d * ox - b * oy + cx;
-      for (int64_t k = 0; k < in->c; k++) {
-        float value =
-            p[8] != 0 ? bilinear(in, k, iy, ix, (float)p[9]) : nearest(in, k, iy, ix, (float)p[9]);
-        put(out, in->dtype, (k * in->h + y) * in->w + x, value);
+      double from[2];
+      dlua_affine_back(&map, y, x, from);
+      bool mixed = p[8] != 0 && dlua_touches(from[0], in->h) && dlua_touches(from[1], in->w);
+      between four = {0};
+      if (mixed) four = between_at(from);
+      int64_t row = mixed ? -1 : dlua_nearest(from[0], in->h);
+      int64_t column = mixed ? -1 : dlua_nearest(from[1], in->w);
+      for (int64_t c = 0; c < in->c; c++) {
+        float value = mixed ? blend(in, c, &four, fill) : pixel(in, c, row, column, fill);
+        put(out, in->dtype, (c * in->h + y) * in->w + x, value);
       }
     }
   }

@@ -2,6 +2,7 @@
 #ifndef DLUA_TRANSFORM_STEPS_H
 #define DLUA_TRANSFORM_STEPS_H
 
+#include "draw.h"
 #include "transform.h"
 
 // One step at work: reads in, and either points out.data at its result or leaves out as in.
@@ -10,17 +11,9 @@ typedef struct dlua_step {
   dlua_picture in, out;
   dlua_bytes *room; // for out
   dlua_bytes *work; // for what only this step needs
-  uint64_t key, sample;
-  uint32_t epoch, step;
-  uint32_t block; // of the draws of this step
-  int lane;
-  dlua_block bits;
+  dlua_words words; // its draws
 } dlua_step;
 
-// A uniform number in [0,1) and one in [lo,hi); one of 0..n-1.
-double dlua_step_unit(dlua_step *s);
-double dlua_step_between(dlua_step *s, double lo, double hi);
-int64_t dlua_step_below(dlua_step *s, int64_t n);
 // Makes out a picture of this size in room and gives its data; NULL when memory ran out.
 void *dlua_step_make(dlua_step *s, dlua_dtype dtype, int64_t c, int64_t h, int64_t w);
 // The failure of a step whose result would have no pixels.

@@ -1,7 +1,7 @@
 -- determinism_spec.lua - the same calls on a GPU give the same bits, in whatever order its blocks run, and training
 -- there follows training on the CPU. DLUA_MODULES=build/emulated runs it without a GPU.
 local dlua = require "dlua"
-local nn, optim, ops = dlua.nn, dlua.optim, dlua.ops
+local nn, optim, ops, T = dlua.nn, dlua.optim, dlua.ops, dlua.transforms
 
 local available, reason = dlua.cuda.available()
 if not available then
@@ -145,19 +145,27 @@ end)
 
 describe("pictures made on the GPU", function()
   it("are the CPU's, bit by bit", function()
-    local images, index = dlua.randint(0, 255, {64, 3, 32, 32}):to "u8", dlua.randperm(64)
-    local mean, std = dlua.tensor {0.49, 0.48, 0.45}, dlua.tensor {0.25, 0.24, 0.26}
-    for stage = 0, 2 do
-      for noise = 0, 1 do
-        local erase = dlua.tensor({0.8, 0.02, 0.33, math.log(0.3), math.log(3.3), 0.7, noise}, {dtype = "f64"})
-        local function made(device)
-          return ops.augment(images:to(device), index:to(device), mean:to(device), std:to(device), {
-            window = {32, 32, -4, -4, 9, 9}, draw = {5, 1, 0, 2, stage == 0 and 0 or 3, stage}, key = 91,
-            horizontal = 0.5, erase = erase:to(device),
-          }):to "cpu"
-        end
-        assert.is_true(same_bits(made "cpu", made "cuda"))
+    local set = dlua.data.TensorDataset(dlua.randint(0, 255, {64, 3, 32, 29}):to "u8")
+    local normalize = T.Normalize({0.49, 0.48, 0.45}, {0.25, 0.24, 0.26})
+    local jitter = T.ColorJitter(0.4, {contrast = 0.4, saturation = 0.4, hue = 0.5})
+    local affine = {translate = 0.2, scale = {0.6, 1.4}, shear = 20, interpolation = "bilinear"}
+    for _, list in ipairs {
+      {T.RandomCrop(32, {padding = 4}), T.RandomHorizontalFlip(), T.ToFloat(), normalize, T.RandomErasing(0.8)},
+      {T.RandomErasing {p = 0.8, value = "random"}, T.RandomVerticalFlip(), jitter, T.ToFloat(), normalize},
+      {T.ToFloat(), jitter, T.RandomErasing {value = "random"}, normalize, jitter, T.RandomRotation(30)},
+      {jitter, T.RandomAffine(180, affine), T.ToFloat(), T.RandomAffine(40, {shear = 10})},
+      {T.ToFloat(), jitter, T.RandomAffine(180, affine), jitter, normalize},
+      {T.RandomRotation(20), T.Resize(20), T.RandomCrop(18), jitter, T.ToFloat()},
+      {T.ToFloat(), normalize, T.Resize {50, 70}, T.RandomVerticalFlip()},
+    } do
+      local function made(device)
+        dlua.seed(91)
+        local loader = dlua.data.DataLoader(set, {batch_size = 64, transform = T.Compose(list), device = device})
+        local x = loader:iter()()
+        assert.equal(device == "cuda", loader.home ~= nil)
+        return x:to "cpu"
       end
+      assert.is_true(same_bits(made "cpu", made "cuda"), tostring(T.Compose(list)))
     end
   end)
 end)

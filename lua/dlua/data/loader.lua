@@ -8,9 +8,10 @@
 -- whatever follows it, collate, and data sets written in Lua. The order of an epoch and the draws of its transforms
 -- follow from the loader's key, the epoch and the example, never from num_workers.
 --
--- With a device, u8 pictures of one size whose transforms are crops, flips, RandomErasing, ToFloat and Normalize are
--- uploaded once and every batch is made there by one kernel (resident.lua), the same pixels as on the CPU; workers have
--- nothing to do then. Batches that need anything else are made on the CPU and uploaded one by one.
+-- With a device, u8 pictures of one size are uploaded once, and every batch is cut, turned, coloured and normalised
+-- there by one kernel in the order of the transforms (resident.lua), the same pixels as on the CPU; workers have
+-- nothing to do then. Batches that need anything else (Lambda, collate, two transforms that sample between pixels) are
+-- made on the CPU and uploaded one by one.
 local core = require "dlua.core"
 local class = require "dlua.class"
 local options = require "dlua.options"
@@ -25,8 +26,8 @@ local signature = options.signature {
   {"num_workers", "natural", 0}, {"prefetch_factor", "count", 2}, {"device", "string", optional = true},
   {"dtype", {"f32", "bf16", "f16"}, "f32"},
   doc = "Batches of a data set. #loader is their number; loader:iter() goes through the next epoch. dtype is what an "
-    .. "f32 first part is turned into. With a device, u8 pictures whose transforms are crops, flips, "
-    .. "RandomErasing, ToFloat and Normalize are kept and augmented there.",
+    .. "f32 first part is turned into. With a device, u8 pictures are kept and transformed there, unless two "
+    .. "transforms sample between pixels (Resize, bilinear rotations and affine maps) or one is a Lua function.",
 }
 
 local DataLoader = class "DataLoader"
