@@ -39,6 +39,30 @@ function helpers.is_mine(k)
   return (k - share) % shares == 0, math.tointeger(shares)
 end
 
+-- fn within this many seconds of processor time, if not at once then in one of a few tries: what else a machine does
+-- makes a call take longer, never shorter. Gives what fn gives.
+function helpers.soon(seconds, fn)
+  local took
+  for _ = 1, 5 do
+    local start = os.clock()
+    local result = fn()
+    took = os.clock() - start
+    if took < seconds then return result end
+  end
+  error(("took %.2f s, not less than %g"):format(took, seconds), 0)
+end
+
+-- Waits until a condition holds and gives what it gives. What takes a minute does not come.
+function helpers.eventually(condition, what)
+  local start = os.time()
+  repeat
+    local result = condition()
+    if result then return result end
+    os.execute "sleep 0.01"
+  until os.time() - start > 60
+  error(("%s did not come within a minute"):format(what), 0)
+end
+
 -- The bytes of a file.
 function helpers.read(path)
   local file = assert(io.open(path, "rb"))

@@ -1,4 +1,6 @@
 -- program_spec.lua - the program from outside: options, exit codes, Ctrl-C, start.
+local helpers = require "spec.helpers"
+
 local dlua = os.getenv "DLUA" or arg[-1] or "build/dlua"
 
 local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
@@ -94,28 +96,34 @@ describe("the program", function()
       .. "false\t(command line):18: bad argument #1 to 'execute' (string expected, got table)\n", rest)
   end)
 
+  -- Runs code that calls begun() once it is where Ctrl-C shall reach it, and presses Ctrl-C then.
+  local function interrupted(code)
+    local folder = helpers.folder()
+    local mark = folder:path "begun"
+    local begin = ("local function begun() io.open(%q, 'w'):close() end "):format(mark)
+    local output, status = run(("%s -e %s & child=$!; while [ ! -e '%s' ] && kill -0 $child; do sleep 0.01; done; "
+      .. "kill -INT $child; wait $child"):format(dlua, quote(begin .. code), mark))
+    folder:remove()
+    return output, status
+  end
+
   it("stops at Ctrl-C with 130", function()
-    local loop = quote 'local d = require "dlua" local x = d.ones(100) while true do x = x + 1 end'
-    local output, code = run(("%s -e %s & child=$!; sleep 0.5; kill -INT $child; wait $child"):format(dlua, loop))
+    local output, code = interrupted 'local x = require "dlua".ones(100) begun() while true do x = x + 1 end'
     assert.equal(130, code)
     assert.matches("dlua: interrupted", output)
   end)
 
   it("stops coroutines at Ctrl-C, and raises it once", function()
-    local function interrupted(code)
-      local text = quote(code)
-      return run(("%s -e %s & child=$!; sleep 0.5; kill -INT $child; wait $child"):format(dlua, text))
-    end
-    local output, code = interrupted "coroutine.wrap(function() while true do end end)()"
+    local output, code = interrupted "coroutine.wrap(function() begun() while true do end end)()"
     assert.matches("interrupted", output)
     assert.equal(130, code)
     output = interrupted [[local d = require "dlua" local x = d.ones(9)
-      print(pcall(function() while true do x = x + 1 end end))
+      print(pcall(function() begun() while true do x = x + 1 end end))
       for _ = 1, 100 do x = x + 1 end
       print "went on"]]
     assert.matches("interrupted", output)
     assert.matches("went on", output)
-    output = interrupted [[local co = coroutine.create(function() while true do end end)
+    output = interrupted [[local co = coroutine.create(function() begun() while true do end end)
       print(coroutine.resume(co))
       local d = require "dlua" print(d.ones(1):item())]]
     assert.matches("false\tinterrupted.*\n1.0\n", output)
