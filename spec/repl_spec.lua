@@ -1,33 +1,43 @@
 -- repl_spec.lua - the prompt, driven through a pseudo-terminal that script(1) makes.
+local helpers = require "spec.helpers"
+
 local dlua = os.getenv "DLUA" or arg[-1] or "build/dlua"
 
--- Types the pieces, resting after each, and gives what the terminal showed. A number is a rest in seconds.
+-- Types the pieces and gives what the terminal showed, and the history that is left. The next piece is typed when a
+-- line, or Ctrl-C, has been answered with a prompt; after a table {piece, text}, when the text is shown.
 local function session(pieces)
-  local home, log = os.tmpname(), os.tmpname()
-  os.remove(home)
-  os.execute("mkdir " .. home)
-  local command = ("HOME=%s TERM=dumb script -qec %s %s > /dev/null"):format(home, dlua, log)
-  local keys = assert(io.popen(command, "w"))
+  local folder = helpers.folder()
+  local log = folder:path "log"
+  local command = "HOME='%s' SHELL=/bin/sh TERM=dumb script -qefc '%s' '%s' > '%s'"
+  local keys = assert(io.popen(command:format(folder.root, dlua, log, folder:path "output"), "w"))
   keys:setvbuf "no"
-  os.execute "sleep 0.4"
+  local function screen()
+    local file = io.open(log)
+    local text = file and file:read("a"):gsub("\r", "") or ""
+    if file then file:close() end
+    return text
+  end
+  local function prompts() return select(2, screen():gsub("\n%.?[.>] ", "")) end
+  local function wait(condition, what)
+    helpers.eventually(condition, ("%s after %q"):format(what, screen()))
+  end
+  wait(function() return prompts() == 1 end, "the first prompt")
   for _, piece in ipairs(pieces) do
-    if type(piece) == "number" then
-      os.execute("sleep " .. piece)
+    local count, length = prompts(), #screen()
+    if type(piece) == "table" then
+      keys:write(piece[1])
+      wait(function() return screen():find(piece[2], length, true) end, piece[2])
     else
       keys:write(piece)
+      wait(function() return prompts() > count end, "a prompt")
     end
-    os.execute "sleep 0.03"
   end
   keys:write "\4"
-  os.execute "sleep 0.2"
   keys:close()
-  local file = assert(io.open(log))
-  local text = file:read("a"):gsub("\r", "")
-  file:close()
-  local history = io.open(home .. "/.dlua_history")
+  local text, history = screen(), io.open(folder:path ".dlua_history")
   local remembered = history and history:read("a") or ""
   if history then history:close() end
-  os.execute("rm -rf " .. home .. " " .. log)
+  folder:remove()
   return text, remembered
 end
 
@@ -68,14 +78,16 @@ describe("the prompt", function()
   end)
 
   it("comes back from Ctrl-C", function()
-    local text = session {"while true do end\n", 0.3, "\3", 0.2, "local unfinished", "\3", 0.2, "6 * 7\n"}
+    local text = session {{"print(9 * 9) while true do end\n", "\n81\n"}, "\3",
+      {"local unfinished", "local unfinished"}, "\3", "6 * 7\n"}
     shows(text, "interrupted\n")
     shows(text, "42\n")
   end)
 
   it("survives values that cannot be printed", function()
     local text = session {"setmetatable({}, {__tostring = function() error('no words', 0) end})\n",
-      "setmetatable({}, {__tostring = function() while true do end end})\n", 0.3, "\3", 0.2, "6 * 7\n"}
+      "function endless() print(9 * 9) while true do end end\n",
+      {"setmetatable({}, {__tostring = endless})\n", "\n81\n"}, "\3", "6 * 7\n"}
     shows(text, "no words\n")
     shows(text, "interrupted\n")
     shows(text, "42\n")
