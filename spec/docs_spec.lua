@@ -2,7 +2,9 @@
 local dlua = require "dlua"
 local help = require "dlua.help"
 local nn, optim, train, metrics = dlua.nn, dlua.optim, dlua.train, dlua.metrics
-local loader = require "spec.helpers".loader
+local helpers = require "spec.helpers"
+local lfs = require "lfs"
+local loader = helpers.loader
 
 -- What examples may name.
 local function environment()
@@ -103,11 +105,12 @@ table.sort(names)
 
 describe("documentation", function()
   local functions = public_functions()
-  setup(function() nn.Sequential({nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)}):save "net.safetensors" end)
-  teardown(function()
-    os.remove "net.safetensors"
-    os.remove "out.png"
+  local folder, home = helpers.folder(), lfs.currentdir()
+  setup(function()
+    nn.Sequential({nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)}):save(folder:path "net.safetensors")
   end)
+  teardown(function() folder:remove() end)
+  after_each(function() assert(lfs.chdir(home)) end)
 
   for _, name in ipairs(names) do
     if not is_exempt(name) then
@@ -120,6 +123,7 @@ describe("documentation", function()
         assert(chunk or load("return " .. example, "=" .. name, "t", environment()), problem)
         if not chunk then chunk = load("return " .. example, "=" .. name, "t", environment()) end
         if names_files[name] then return end
+        assert(lfs.chdir(folder.root)) -- where examples may write
         chunk()
         check_results(name, example)
       end)

@@ -1,7 +1,8 @@
 -- Modules: registration, names, state, modes, printing, calling.
 local dlua = require "dlua"
 local nn = dlua.nn
-local fails = require "spec.helpers".fails
+local helpers = require "spec.helpers"
+local fails = helpers.fails
 
 local Pair = nn.class "Pair"
 function Pair:init(width)
@@ -169,11 +170,12 @@ describe("state", function()
   end)
 
   it("travels through a file", function()
-    local path = "module_spec.safetensors"
+    local folder = helpers.folder()
+    local path = folder:path "pair.safetensors"
     local a, b = Pair(3), Pair(3)
     a:save(path)
     b:load(path)
-    os.remove(path)
+    folder:remove()
     assert.is_true(a.second.weight:equal(b.second.weight))
   end)
 
