@@ -1,10 +1,10 @@
 -- arguments_spec.lua - no number from Lua crashes the process, hangs it or makes it take all memory: huge.lua's
--- calls, in processes with 2 GiB of address space, threads' stacks included.
+-- calls, in processes with 2 GiB of address space, two threads' stacks included, and ten minutes of processor time.
 local program = os.getenv "DLUA" or arg[-1] or "build/dlua"
 
 -- A sanitizer needs all of the address space, so single blocks are held down instead.
-local limit = os.getenv "DLUA_SANITIZED"
-  and "ASAN_OPTIONS=$ASAN_OPTIONS:max_allocation_size_mb=1024 timeout 200" or "ulimit -v 2097152; timeout 60"
+local limit = "export OMP_NUM_THREADS=2; ulimit -t 600; " .. (os.getenv "DLUA_SANITIZED"
+  and "export ASAN_OPTIONS=$ASAN_OPTIONS:max_allocation_size_mb=1024;" or "ulimit -v 2097152;")
 
 local function answers(what)
   local log = os.tmpname()

@@ -114,15 +114,18 @@ end)
 
 describe("asking for a GPU", function()
   it("is answered within a second, with a reason where there is none", function()
-    local printed = output_of [[
-      local dlua = require "dlua"
-      local clock = os.time()
-      local available, reason = dlua.cuda.available()
-      assert(os.time() - clock <= 5, "it took long")
-      assert(os.clock() < 1, "it computed long")
-      assert(available == true and reason == nil or available == false and reason:find "^cuda is not available: .")
-      assert(available == dlua.cuda.available())
-      print(available, dlua.device "auto")]]
+    local printed
+    for _ = 1, 5 do -- what else the machine does makes it take longer, never shorter
+      printed = output_of [[
+        local dlua = require "dlua"
+        local clock = dlua.time()
+        local available, reason = dlua.cuda.available()
+        local slow = dlua.time() - clock > 5 and "it took long" or os.clock() > 1 and "it computed long"
+        assert(available == true and reason == nil or available == false and reason:find "^cuda is not available: .")
+        assert(available == dlua.cuda.available())
+        print(slow or available, dlua.device "auto")]]
+      if not printed:find "^it " then break end
+    end
     assert.is_truthy(printed == "true\tcuda" or printed == "false\tcpu", printed)
   end)
 end)

@@ -3,10 +3,11 @@
 -- before it is made, so that the last line says what crashed, and prints a line for each answer that is none.
 local dlua = require "dlua"
 local derived = require "spec.derived"
+local soon = require "spec.helpers".soon
 
 local nn, optim, data, T, train, metrics = dlua.nn, dlua.optim, dlua.data, dlua.transforms, dlua.train, dlua.metrics
 
--- Seconds of processor time: some calls fill a gigabyte before they answer, and the machine may be busy.
+-- Seconds of processor time: some calls fill a gigabyte before they answer.
 local SLOW = os.getenv "DLUA_SANITIZED" and 20 or 5
 
 local huge = {}
@@ -26,10 +27,12 @@ end
 local function try(label, fn)
   calls = calls + 1
   io.stderr:write(label, "\n")
-  local start = os.clock()
-  local ok, message = pcall(fn)
-  local took = os.clock() - start
-  if took > SLOW then complain(label, ("took %.1f s"):format(took)) end
+  local ok, message
+  local fast, why = pcall(soon, SLOW, function()
+    ok, message = pcall(fn)
+    return true
+  end)
+  if not fast then complain(label, why) end
   if ok then return end
   if type(message) ~= "string" or message:find "\n" or message:find "attempt to" or message:find "bad argument" then
     complain(label, tostring(message))
