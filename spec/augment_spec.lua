@@ -2,7 +2,8 @@
 -- what cannot be made there still comes out the same. Runs on the mock device, and on the GPU where there is one.
 local dlua = require "dlua"
 local data, T = dlua.data, dlua.transforms
-local fails = require "spec.helpers".fails
+local helpers = require "spec.helpers"
+local fails, sorted = helpers.fails, helpers.sorted
 local live = require "spec.live"
 
 local devices = {}
@@ -72,7 +73,7 @@ describe("a loader with a device", function()
 
   local set = pictures(17)
 
-  for name, transform in pairs {
+  for name, transform in sorted {
     ["crop, flip, to float, normalise"] =
       T.Compose {T.RandomCrop({9, 8}, {padding = 4}), T.RandomHorizontalFlip(), T.ToFloat(), normalize},
     ["only to float"] = T.ToFloat(),
@@ -182,7 +183,7 @@ describe("a loader with a device", function()
     it("augments there: " .. name, function() check(set, loading(transform), true) end)
   end
 
-  for name, transform in pairs {
+  for name, transform in sorted {
     ["a Lua function"] = T.Compose {T.ToFloat(), T.Lambda(function(x) return x * 2 end)},
     ["two steps that sample between pixels"] = T.Compose {
       T.Resize(12), T.RandomRotation(15, {interpolation = "bilinear"}), T.ToFloat(),
@@ -195,7 +196,7 @@ describe("a loader with a device", function()
   it("augments grey pictures, pictures with more channels than colours, large and small ones", function()
     local colours = T.ColorJitter(0.5, {contrast = 0.6, saturation = 0.4, hue = 0.2})
     local turn = T.RandomRotation(30, {interpolation = "bilinear", fill = 9})
-    for c, transform in pairs {
+    for c, transform in sorted {
       [1] = T.Compose {T.RandomCrop(11, {padding = 3}), colours, turn, T.ToFloat(), T.Normalize(0.4, 0.3)},
       [2] = T.Compose {T.RandomErasing {p = 0.9, value = "random"}, turn, T.ToFloat(), T.Normalize({0, 1}, {1, 2})},
       [4] = T.Compose {T.Resize {6, 40}, T.RandomVerticalFlip(), T.ToFloat()},

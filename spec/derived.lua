@@ -2,6 +2,7 @@
 local dlua = require "dlua"
 local array = require "spec.array"
 local cases = require "spec.cases"
+local sorted = require "spec.helpers".sorted
 
 local derived = {}
 local T = cases.T
@@ -110,7 +111,7 @@ function derived.arguments(sample, options)
     if not is_placeholder(v) then
       if type(v) ~= "table" then return v end
       local copy = {}
-      for key, entry in pairs(v) do copy[key] = convert(entry) end
+      for key, entry in sorted(v) do copy[key] = convert(entry) end
       return copy
     end
     local a = array_of(v)
@@ -133,14 +134,14 @@ function derived.named(op, sample)
     if is_placeholder(v) then return array_of(v) end
     if type(v) ~= "table" then return v end
     local copy = {}
-    for key, entry in pairs(v) do copy[key] = convert(entry) end
+    for key, entry in sorted(v) do copy[key] = convert(entry) end
     return copy
   end
   local p = {}
   for k, v in ipairs(sample) do
     local param = op.params[k]
     if type(v) == "table" and not v.is and type(next(v)) == "string" then
-      for key, entry in pairs(v) do p[key] = convert(entry) end
+      for key, entry in sorted(v) do p[key] = convert(entry) end
     elseif k == #op.params and type(v) == "number" and #sample > k then
       p[param.name] = {table.unpack(sample, k)}
       break

@@ -51,7 +51,7 @@ local function step_with(make)
 end
 
 describe("a failing allocation in", function()
-  for name, given in pairs {
+  for name, given in helpers.sorted {
     SGD = {lr = 0.1, momentum = 0.9}, Adam = {lr = 0.1}, AdamW = {lr = 0.1}, RMSprop = {lr = 0.1, momentum = 0.9},
     Adagrad = {lr = 0.1},
   } do

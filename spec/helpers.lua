@@ -39,6 +39,18 @@ function helpers.is_mine(k)
   return (k - share) % shares == 0, math.tointeger(shares)
 end
 
+-- The pairs of a table in the order of its keys, for specs and random numbers made in a loop: pairs gives them in
+-- another order in every process.
+function helpers.sorted(t)
+  local keys, k = {}, 0
+  for key in pairs(t) do keys[#keys + 1] = key end
+  table.sort(keys, function(a, b) return tostring(a) < tostring(b) end)
+  return function()
+    k = k + 1
+    return keys[k], t[keys[k]]
+  end
+end
+
 -- fn within this many seconds of processor time, if not at once then in one of a few tries: what else a machine does
 -- makes a call take longer, never shorter. Gives what fn gives.
 function helpers.soon(seconds, fn)

@@ -1,6 +1,7 @@
 -- layout_spec.lua - bf16 activations that lie channels-last on CPUs that multiply bf16: all ops give what they give for
 -- strided ones, whatever the number of threads, and a training step moves nothing from one layout to another.
 local dlua = require "dlua"
+local sorted = require "spec.helpers".sorted
 local nn = dlua.nn
 local hooks = dlua.test
 local cases = require "spec.layout_cases"
@@ -54,10 +55,10 @@ end
 describe("channels-last activations on the CPU", function()
   -- Its adaptive maxima are those of planes.
   local planes = {adaptive_max_pool2d = true}
-  for name, f in pairs(cases.kept) do
+  for name, f in sorted(cases.kept) do
     it("stay so through " .. name, function() check(name, f, planes[name] and "strided" or "nhwc") end)
   end
-  for name, f in pairs(cases.strided) do
+  for name, f in sorted(cases.strided) do
     it("are what strided ones are to " .. name, function() check(name, f, "strided") end)
   end
 

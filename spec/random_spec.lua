@@ -2,6 +2,7 @@
 -- from them follows that threads, layout and device do not matter, which is checked all the same. Distributions are
 -- judged with fixed seeds: a bound that holds today holds always.
 local dlua = require "dlua"
+local helpers = require "spec.helpers"
 
 local N = 20000
 
@@ -89,7 +90,7 @@ local devices = {}
 if dlua.cuda.available() then devices[1] = "cuda" end
 if #devices == 0 or pcall(dlua.zeros, {1}, {device = "mock"}) then devices[#devices + 1] = "mock" end
 
-for name, draw in pairs(draws) do
+for name, draw in helpers.sorted(draws) do
   describe("random op " .. name, function()
     for _, dtype in ipairs {"f32", "f64"} do
       local x = input(11, dtype)
@@ -142,7 +143,7 @@ describe("drawing in place", function()
     normal = function(x) return x:normal_(2, 3) end,
     bernoulli = function(x) return x:bernoulli_() end,
   }
-  for name, draw in pairs(inplace) do
+  for name, draw in helpers.sorted(inplace) do
     it(name .. "_ writes what " .. name .. " gives, with gaps too", function()
       local wanted = drawn(draws[name], input(11, "f32"))
       assert.is_true(equal(wanted, drawn(draw, input(11, "f32"))))
@@ -305,7 +306,7 @@ describe("dropout", function()
 
   it("passes any gradient as the product with the mask and the scale does, twice", function()
     for _, dtype in ipairs {"f32", "f64", "bf16", "f16"} do
-      for name, size in pairs {dropout = {37, 11}, dropout2d = {5, 7, 3, 5}} do
+      for name, size in helpers.sorted {dropout = {37, 11}, dropout2d = {5, 7, 3, 5}} do
         local x, g = dlua.randn(size):to(dtype):requires_grad_(), dlua.randn(size):to(dtype):requires_grad_()
         local y = dlua[name](x + 10, 0.3)
         local mask, scale = y:detach():ne(0), 1 / 0.7

@@ -1,7 +1,8 @@
 -- sync_spec.lua - training on a device waits for it only where a script reads a value.
 local dlua = require "dlua"
 local nn, optim, train, metrics = dlua.nn, dlua.optim, dlua.train, dlua.metrics
-local loader = require "spec.helpers".loader
+local helpers = require "spec.helpers"
+local loader, sorted = helpers.loader, helpers.sorted
 
 local function waits(fn)
   local before = dlua.test.waits "mock"
@@ -25,8 +26,8 @@ local optimizers = {
 }
 
 describe("a step on a device waits for nothing", function()
-  for name, case in pairs(cases) do
-    for kind, given in pairs(optimizers) do
+  for name, case in sorted(cases) do
+    for kind, given in sorted(optimizers) do
       it(("for %s with %s"):format(name, kind), function()
         local net = case[1]():to "mock"
         local optimizer = optim[kind](net:parameters(), given)
@@ -61,7 +62,7 @@ describe("a step on a device waits for nothing", function()
     end
   end
 
-  for kind, given in pairs(optimizers) do
+  for kind, given in sorted(optimizers) do
     it("in f16 with a scaler and " .. kind, function()
       local net = cnn():to "mock"
       local optimizer = optim[kind](net:parameters(), given)

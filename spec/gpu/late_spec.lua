@@ -1,6 +1,7 @@
 -- late_spec.lua - what a kernel finds wrong is told where the script waits next, whatever it waits in, with the line of
 -- the call that was wrong and no other. DLUA_MODULES=build/emulated runs it without a GPU.
 local dlua = require "dlua"
+local sorted = require "spec.helpers".sorted
 local nn = dlua.nn
 
 if not dlua.cuda.available() then return end
@@ -68,7 +69,7 @@ local waits = {
 }
 
 describe("what a kernel finds wrong", function()
-  for op, call in pairs(calls) do
+  for op, call in sorted(calls) do
     it("in " .. op .. " is told with the line of the call", function()
       local _, at = call[2]()
       local ok, message = pcall(waits.synchronize)
@@ -78,7 +79,7 @@ describe("what a kernel finds wrong", function()
     end)
   end
 
-  for name, wait in pairs(waits) do
+  for name, wait in sorted(waits) do
     it("is told by " .. name, function()
       local _, at = calls.index_select[2]()
       local ok, message = pcall(wait)

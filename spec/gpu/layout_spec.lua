@@ -2,6 +2,7 @@
 -- ops give what they give on the CPU, and that a training step moves nothing from one layout to another.
 -- DLUA_MODULES=build/emulated runs it without a GPU.
 local dlua = require "dlua"
+local sorted = require "spec.helpers".sorted
 local nn = dlua.nn
 local hooks = dlua.test
 local cases = require "spec.layout_cases"
@@ -62,7 +63,7 @@ describe("channels-last activations", function()
   before_each(function() dlua.winograd(false) end)
   after_each(function() dlua.winograd(true) end)
 
-  for name, f in pairs(cases.kept) do
+  for name, f in sorted(cases.kept) do
     it("stay so through " .. name, function() check(name, f, "nhwc") end)
   end
 
@@ -72,7 +73,7 @@ describe("channels-last activations", function()
     check("overlapping windows", function(x) return dlua.max_pool2d(x, 3, {stride = 1}) end, "nhwc", 34)
   end)
 
-  for name, f in pairs(cases.strided) do
+  for name, f in sorted(cases.strided) do
     it("are what strided ones are to " .. name, function() check(name, f, "strided") end)
   end
 

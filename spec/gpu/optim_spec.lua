@@ -59,14 +59,14 @@ local makers = {
 }
 
 describe("on the GPU", function()
-  for name, make in pairs(makers) do
+  for name, make in helpers.sorted(makers) do
     it(name .. " steps as on the CPU", function()
       assert.close(trained(make, "cpu", "f32", 5), trained(make, "cuda", "f32", 5), {rtol = 1e-5, atol = 1e-6})
       assert.close(trained(make, "cpu", "f64", 3), trained(make, "cuda", "f64", 3), {rtol = 1e-11, atol = 1e-12})
     end)
   end
 
-  for name, make in pairs(makers) do
+  for name, make in helpers.sorted(makers) do
     it(name .. " under a scaler takes the steps that it would without the others", function()
       for dtype, close in pairs {f32 = {rtol = 1e-5, atol = 1e-6}, f64 = {rtol = 1e-11, atol = 1e-12}} do
         local scaler = dlua.GradScaler()

@@ -1,6 +1,7 @@
 -- pointwise_spec.lua - what elementwise and random kernels do on a GPU beyond parity_spec.lua: mistakes in values,
 -- found late, and draws in half precision. DLUA_MODULES=build/emulated runs it without a GPU.
 local dlua = require "dlua"
+local sorted = require "spec.helpers".sorted
 
 local available, reason = dlua.cuda.available()
 if not available then
@@ -58,7 +59,7 @@ describe("a draw in half precision", function()
     dropout = function(o) return dlua.dropout(dlua.linspace(-3, 4, 1003, o), 0.3) end,
     dropout2d = function(o) return dlua.dropout2d(dlua.linspace(-3, 4, 960, o):reshape(4, 6, 8, 5), 0.3) end,
   }
-  for name, draw in pairs(draws) do
+  for name, draw in sorted(draws) do
     it("is the CPU's: " .. name, function()
       for _, dtype in ipairs {"bf16", "f16"} do
         local results = {}
