@@ -1,8 +1,9 @@
-// fuzz.c - runs one target in a child process until the time is up, and reads its death.
+// fuzz.c - runs one target in a child process until the inputs or the time are up, and reads its
+// death.
 //
 // The input lies in a file before it is read, and the iteration in memory that both processes see:
-// whatever the child does, the parent knows what did it. A child that stands still for ten seconds
-// hangs. Memory is held to 32 MiB above the start (R18: 4 times the file, which is at most 64 KiB,
+// whatever the child does, the parent knows what did it. A child that computes ten seconds for one
+// input, or gives no sign of life for ten minutes, hangs. Memory is held to 32 MiB above the start (R18: 4 times the file, which is at most 64 KiB,
 // and 32 MiB), so a reader that believes a header fails with "out of memory", which no input of
 // this size may cause.
 #include <ctype.h>
@@ -25,6 +26,7 @@ typedef struct run {
   const fuzz_target *target;
   fuzz_place place;
   double seconds;
+  uint64_t inputs;   // how many to try, whatever time they take; 0: as many as the seconds allow
   uint64_t seed, at; // at: the only iteration, UINT64_MAX for all
   bool planted;
   volatile uint64_t *iteration, *accepted; // shared
@@ -130,10 +132,11 @@ static void child(const run *r) {
   read_seeds(r, &s);
   if (!limit_memory()) complain("memory cannot be limited");
   double end = now() + r->seconds;
-  for (uint64_t k = r->at != UINT64_MAX ? r->at : 0; now() < end || r->at != UINT64_MAX; k++) {
+  bool single = r->at != UINT64_MAX;
+  uint64_t first = single ? r->at : 0, inputs = single ? 1 : r->inputs;
+  for (uint64_t k = first; inputs ? k - first < inputs : now() < end; k++) {
     *r->iteration = k;
     try_one(r, &s, &input, k);
-    if (r->at != UINT64_MAX) break;
   }
   dlua_bytes_free(&input);
   for (int k = 0; k < s.count; k++) dlua_bytes_free(&s.bytes[k]);
@@ -141,14 +144,23 @@ static void child(const run *r) {
 
 // ---------------------------------------------------------------- the parent
 
-// Waits for the child; true when it had to be killed because it stood still.
+// Seconds that a child has computed.
+static double computed(pid_t pid) {
+  clockid_t clock;
+  struct timespec t = {0};
+  if (clock_getcpuclockid(pid, &clock) == 0) clock_gettime(clock, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+// Waits for the child; true when it had to be killed because it stood still. What it computes
+// counts, so that a busy machine does not make it look so.
 static bool wait_for(const run *r, pid_t pid, int *status) {
   uint64_t seen = *r->iteration;
-  double moved = now();
+  double moved = now(), before = 0;
   while (waitpid(pid, status, WNOHANG) == 0) {
     usleep(20000);
-    if (*r->iteration != seen) seen = *r->iteration, moved = now();
-    if (now() - moved < PATIENCE) continue;
+    if (*r->iteration != seen) seen = *r->iteration, moved = now(), before = computed(pid);
+    if (computed(pid) - before < PATIENCE && now() - moved < 60 * PATIENCE) continue;
     kill(pid, SIGKILL);
     waitpid(pid, status, 0);
     return true;
@@ -225,6 +237,8 @@ static bool read_arguments(run *r, int argc, char **argv) {
     if (k + 1 == argc) return false;
     if (strcmp(argv[k], "--seconds") == 0)
       r->seconds = strtod(argv[++k], NULL);
+    else if (strcmp(argv[k], "--inputs") == 0)
+      r->inputs = strtoull(argv[++k], NULL, 10);
     else if (strcmp(argv[k], "--seed") == 0)
       r->seed = strtoull(argv[++k], NULL, 10);
     else if (strcmp(argv[k], "--at") == 0)
@@ -255,7 +269,8 @@ static void close_place(const run *r) {
 int main(int argc, char **argv) {
   run r = {.seconds = 2, .seed = 1, .at = UINT64_MAX};
   if (!read_arguments(&r, argc, argv)) {
-    fprintf(stderr, "usage: fuzz TARGET [--seconds S] [--seed N] [--at ITERATION] [--planted]\n");
+    fprintf(stderr, "usage: fuzz TARGET [--seconds S | --inputs N] [--seed N] [--at ITERATION] "
+                    "[--planted]\n");
     return 2;
   }
   if (!open_place(&r)) return perror("fuzz"), EXIT_FAILURE;

@@ -1,6 +1,7 @@
 // fuzz.h - damaged input for dlua's readers, and what a target of it is.
 //
 //   fuzz npy --seconds 45              damages npy files until the time is up
+//   fuzz npy --inputs 100000           the same many of them on every machine
 //   fuzz npy --seed 7 --at 1234        one input again, in this process, for a debugger
 //   fuzz npy --planted                 passes only when the harness finds the bug it carries
 //

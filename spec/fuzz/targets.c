@@ -58,18 +58,25 @@ static void put_big_endian(uint8_t *b, uint32_t value) {
   for (int k = 0; k < 4; k++) b[k] = (uint8_t)(value >> (24 - 8 * k));
 }
 
-// Every PNG of the specs' fixtures.
+static int compare_names(const struct dirent **x, const struct dirent **y) {
+  return strcmp((*x)->d_name, (*y)->d_name);
+}
+
+// Every PNG of the specs' fixtures, in the order of their names: a folder has one of its own.
 static int png_seeds(const fuzz_place *place, dlua_bytes *seed) {
   (void)place;
-  DIR *dir = opendir(FUZZ_FIXTURES "/png");
-  int n = 0;
-  if (!dir) return 0;
-  for (struct dirent *entry; (entry = readdir(dir)) && n < FUZZ_SEEDS;) {
+  struct dirent **entries;
+  int count = scandir(FUZZ_FIXTURES "/png", &entries, NULL, compare_names), n = 0;
+  if (count < 0) return 0;
+  for (int k = 0; k < count; k++) {
     char path[512];
-    snprintf(path, sizeof path, FUZZ_FIXTURES "/png/%s", entry->d_name);
-    if (strstr(path, ".png") && dlua_file_read(path, FUZZ_MOST, &seed[n]) == DLUA_OK) n++;
+    snprintf(path, sizeof path, FUZZ_FIXTURES "/png/%s", entries[k]->d_name);
+    if (n < FUZZ_SEEDS && strstr(path, ".png") &&
+        dlua_file_read(path, FUZZ_MOST, &seed[n]) == DLUA_OK)
+      n++;
+    free(entries[k]);
   }
-  closedir(dir);
+  free(entries);
   return n;
 }
 
