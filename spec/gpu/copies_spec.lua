@@ -1,6 +1,7 @@
 -- copies_spec.lua - tensors on their way to the GPU and back, at every size where the way changes.
 -- DLUA_MODULES=build/emulated runs it without a GPU.
 local dlua = require "dlua"
+local eventually = require "spec.helpers".eventually
 
 local available, reason = dlua.cuda.available()
 if not available then
@@ -55,10 +56,7 @@ end)
 
 describe("a number sent to the host", function()
   local function arrived(ticket)
-    for _ = 1, 1000 do
-      local value = dlua.receive(ticket)
-      if value then return value end
-    end
+    return eventually(function() return dlua.receive(ticket) end, "the number")
   end
 
   it("comes without waiting", function()
