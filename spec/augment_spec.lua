@@ -277,7 +277,7 @@ describe("a loader with a device", function()
   it("turns pictures into the dtype it is given, wherever they are made", function()
     local crop = T.RandomCrop(8, {padding = 2})
     for _, dtype in ipairs {"bf16", "f16"} do
-      for at_home, transform in pairs {
+      for at_home, transform in sorted {
         [true] = T.Compose {crop, T.ToFloat(), normalize},
         [false] = T.Compose {T.Resize(9), crop, T.ToFloat(), T.Resize(7), normalize},
       } do
