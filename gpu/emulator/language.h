@@ -3,7 +3,8 @@
 // is a fiber; one that reaches a barrier is put aside until all the others are there (fibers.cpp).
 //
 // It checks what a kernel computes, not how fast; threads of a block run one after the other between
-// barriers, in an order that changes from launch to launch, so that a missing barrier shows.
+// barriers and atomics, in an order that changes from launch to launch, so that a missing barrier
+// shows.
 #ifndef DLUA_GPU_EMULATOR_LANGUAGE_H
 #define DLUA_GPU_EMULATOR_LANGUAGE_H
 
@@ -41,8 +42,12 @@ extern dim3 block_size, grid_size;
 void block_barrier();
 // The same for the threads of this thread's warp; every one of them must get there.
 void warp_barrier();
-// This warp's 32 places of 8 bytes, for what its threads show each other.
+// This warp's 32 places of 8 bytes, for what its threads show each other, and what stands there where
+// a thread shows nothing: a NaN in any type.
 uint64_t *warp_places();
+constexpr uint64_t NOBODY = ~(uint64_t)0;
+// Other threads of the block may run before this one goes on.
+void may_be_overtaken();
 
 } // namespace emulator
 
@@ -54,7 +59,7 @@ uint64_t *warp_places();
 
 inline void __syncthreads() { emulator::block_barrier(); }
 inline void __syncwarp(unsigned = ~0u) { emulator::warp_barrier(); }
-inline void __threadfence() {}
+inline void __threadfence() { emulator::may_be_overtaken(); }
 
 // ---------------------------------------------------------------- within a warp
 
@@ -68,6 +73,7 @@ template <class T> T exchange(T value, unsigned from, bool valid) {
   T result = value;
   if (valid) std::memcpy(&result, &places[from], sizeof result);
   warp_barrier();
+  places[here->number % 32] = NOBODY;
   return result;
 }
 
@@ -77,8 +83,9 @@ inline unsigned vote(bool mine) {
   warp_barrier();
   unsigned first = here->number / 32 * 32, all = block_size.x * block_size.y * block_size.z;
   unsigned result = 0;
-  for (unsigned k = 0; k < 32 && first + k < all; k++) result |= (unsigned)(places[k] != 0) << k;
+  for (unsigned k = 0; k < 32 && first + k < all; k++) result |= (unsigned)(places[k] == 1) << k;
   warp_barrier();
+  places[here->number % 32] = NOBODY;
   return result;
 }
 
@@ -110,35 +117,41 @@ inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
 
 // ---------------------------------------------------------------- atomics: one thread runs at a time
 
+namespace emulator {
+
+template <class T> T overtaken(T value) { return may_be_overtaken(), value; }
+
+} // namespace emulator
+
 template <class T, class U> T atomicAdd(T *p, U value) {
   T old = *p;
   *p = T(old + T(value));
-  return old;
+  return emulator::overtaken(old);
 }
 template <class T, class U> T atomicMax(T *p, U value) {
   T old = *p;
   if (old < T(value)) *p = T(value);
-  return old;
+  return emulator::overtaken(old);
 }
 template <class T, class U> T atomicMin(T *p, U value) {
   T old = *p;
   if (T(value) < old) *p = T(value);
-  return old;
+  return emulator::overtaken(old);
 }
 template <class T, class U> T atomicOr(T *p, U value) {
   T old = *p;
   *p = T(old | T(value));
-  return old;
+  return emulator::overtaken(old);
 }
 template <class T, class U> T atomicExch(T *p, U value) {
   T old = *p;
   *p = T(value);
-  return old;
+  return emulator::overtaken(old);
 }
 template <class T, class U, class V> T atomicCAS(T *p, U compare, V value) {
   T old = *p;
   if (old == T(compare)) *p = T(value);
-  return old;
+  return emulator::overtaken(old);
 }
 
 // ---------------------------------------------------------------- mathematics CUDA has and C++ lacks
