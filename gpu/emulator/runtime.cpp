@@ -195,6 +195,7 @@ cudaError_t cudaMalloc(void **block, size_t bytes) {
   RETURN_FAULT(cudaMalloc);
   if (bytes > MEMORY - used[current_device]) return cudaErrorMemoryAllocation;
   if (posix_memalign(block, 256, bytes ? bytes : 1)) return cudaErrorMemoryAllocation;
+  std::memset(*block, 0xff, bytes); // NaN, to find reads of what nobody wrote
   used[current_device] += bytes;
   blocks[*block] = {current_device, bytes};
   return cudaSuccess;
@@ -228,7 +229,9 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpy
   of(stream)->queued++;
   if (kind == cudaMemcpyHostToDevice) return defer(of(stream), dst, src, bytes);
   finish(of(stream));
-  std::memmove(dst, src, bytes);
+  if ((char *)dst < (char *)src + bytes && (char *)src < (char *)dst + bytes)
+    return cudaErrorInvalidValue; // a GPU copies parts in any order
+  std::memcpy(dst, src, bytes);
   return cudaSuccess;
 }
 
