@@ -218,8 +218,8 @@ Chains part_of(const Chains &c) {
 
 template <class T> dlua_status scatter(const dlua_args *a, Chains c, const T *g, T *gx) {
   int64_t inputs = c.images * c.in * c.channels, outputs = c.images * c.out * c.channels;
-  Chains part = part_of(c);
   if (inputs == 0) return DLUA_OK;
+  Chains part = part_of(c);
   if (part.images > 0) {
     int64_t strips = (c.channels + part.channels - 1) / part.channels;
     int64_t parts = (c.images + part.images - 1) / part.images * strips;

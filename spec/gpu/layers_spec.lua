@@ -123,6 +123,12 @@ describe("layers on the GPU", function()
     end)
   end
 
+  it("give the gradient of max pooling over pictures without pixels", function()
+    local g = dlua.zeros({2, 3, 0, 0}, {device = "cuda"})
+    local gx = ops.max_pool2d_grad(g, g:to "i32", {2, 3, 0, 4})
+    assert.same({2, 3, 0, 4}, gx.shape)
+  end)
+
   it("give the gradient of max pooling without a word on its windows", function()
     for _, size in ipairs {{3, 4, 9, 11}, {40, 3, 8, 8}, {1, 2, 70, 66}} do
       local function gradient(device)
