@@ -50,8 +50,20 @@ static void place_team(void) {
   bind_to(omp_get_thread_num());
 }
 
-static int cpu_count(void) {
+// Those that libgomp found before it bound this thread to one, where OMP_PROC_BIND has it do so.
+static void find_cpus(void) {
+  int id[CPU_SETSIZE];
+  for (int place = 0; place < omp_get_num_places(); place++) {
+    int n = omp_get_place_num_procs(place);
+    if (n > CPU_SETSIZE) continue;
+    omp_get_place_proc_ids(place, id);
+    for (int k = 0; k < n; k++) CPU_SET(id[k], &all_cpus);
+  }
   if (CPU_COUNT(&all_cpus) == 0) sched_getaffinity(0, sizeof all_cpus, &all_cpus);
+}
+
+static int cpu_count(void) {
+  if (CPU_COUNT(&all_cpus) == 0) find_cpus();
   return CPU_COUNT(&all_cpus);
 }
 

@@ -96,6 +96,12 @@ describe("the program", function()
       .. "false\t(command line):18: bad argument #1 to 'execute' (string expected, got table)\n", rest)
   end)
 
+  it("uses every CPU where OMP_PROC_BIND keeps its first thread on one", function()
+    local count = "-e " .. quote "print(require('dlua').threads())"
+    local free, bound = program(count), run("OMP_PROC_BIND=true " .. dlua .. " " .. count)
+    assert.equal(free, bound)
+  end)
+
   -- Runs code that calls begun() once it is where Ctrl-C shall reach it, and presses Ctrl-C then.
   local function interrupted(code)
     local folder = helpers.folder()
