@@ -105,11 +105,6 @@ static int open_pipe(lua_State *L) {
 
 // ---------------------------------------------------------------- calls
 
-static void catch_interrupts(bool on) {
-  struct sigaction action = {.sa_handler = on ? on_interrupt : SIG_DFL};
-  sigaction(SIGINT, &action, NULL);
-}
-
 static int add_traceback(lua_State *L) {
   const char *message = luaL_tolstring(L, 1, NULL);
   if (dlua_env_on("DLUA_TRACEBACK")) luaL_traceback(L, L, message, 1);
@@ -118,12 +113,13 @@ static int add_traceback(lua_State *L) {
 
 int dlua_program_call(lua_State *L, int nargs, int nresults) {
   int base = lua_gettop(L) - nargs;
+  struct sigaction action = {.sa_handler = on_interrupt}, before;
   lua_pushcfunction(L, add_traceback);
   lua_insert(L, base);
   running = L, stopped = 0;
-  catch_interrupts(true);
+  sigaction(SIGINT, &action, &before);
   int status = lua_pcall(L, nargs, nresults, base);
-  catch_interrupts(false);
+  sigaction(SIGINT, &before, NULL);
   lua_sethook(L, NULL, 0, 0);
   running = NULL;
   dlua_bind_take_interrupt();

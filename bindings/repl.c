@@ -66,24 +66,26 @@ static void on_cancel(int signal) {
   cancelled = 1;
 }
 
-// read(prompt): a line; nil at the end of input; nil, true when Ctrl-C cancelled it.
+// While there is a prompt Ctrl-C cancels the line; a call, for as long as it runs, has it stop itself.
+static void catch_cancels(void) {
+  struct sigaction action = {.sa_handler = on_cancel}; // no SA_RESTART: reading ends
+  sigaction(SIGINT, &action, NULL);
+}
+
+// read(prompt): a line; nil at the end of input; nil, true when Ctrl-C cancelled it, perhaps before it
+// was asked for.
 static int read_line(lua_State *L) {
   const char *prompt = luaL_checkstring(L, 1);
-  struct sigaction action = {.sa_handler = on_cancel}, before;
-  sigaction(SIGINT, &action, &before); // no SA_RESTART: reading ends
-  asking = L, cancelled = 0;
+  asking = L;
   free(line);
-  line = readline(prompt);
-  sigaction(SIGINT, &before, NULL);
+  line = cancelled ? NULL : readline(prompt);
   asking = NULL;
-  if (!line || cancelled) {
-    bool was = cancelled;
-    lua_pushnil(L);
-    lua_pushboolean(L, was);
-    return 2;
-  }
-  lua_pushstring(L, line);
-  return 1;
+  bool was = cancelled;
+  cancelled = 0;
+  if (line && !was) return lua_pushstring(L, line), 1;
+  lua_pushnil(L);
+  lua_pushboolean(L, was);
+  return 2;
 }
 
 static int remember(lua_State *L) {
@@ -130,6 +132,7 @@ int luaopen_dlua_terminal(lua_State *L) {
   rl_basic_word_break_characters = " \t\n\"\\'`@$><=;|&{}()[],+-*/%^#~";
   rl_completion_append_character = '\0';
   using_history();
+  catch_cancels();
   luaL_newlib(L, functions);
   return 1;
 }

@@ -84,6 +84,12 @@ describe("the prompt", function()
     shows(text, "42\n")
   end)
 
+  it("stays when Ctrl-C comes between two entries", function()
+    local text = session {"f = getmetatable(io.stdout).__index flush = f.flush\n", -- what the prompt calls there
+      "function f.flush(...) f.flush = flush io.popen('kill -INT $PPID'):close() return flush(...) end\n", "6 * 7\n"}
+    shows(text, "42\n")
+  end)
+
   it("survives values that cannot be printed", function()
     local text = session {"setmetatable({}, {__tostring = function() error('no words', 0) end})\n",
       "function endless() print(9 * 9) while true do end end\n",
