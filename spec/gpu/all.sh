@@ -134,7 +134,7 @@ fi
 
 stage "parity of every op" 150 parity
 others=(spec/gpu/*_spec.lua)
-others=("${others[@]/spec\/gpu\/parity_spec.lua/}")
+others=("${others[@]/spec\/gpu\/parity_spec.lua/}" spec/augment_spec.lua)
 # shellcheck disable=SC2086,SC2068 # words, the empty one left out
 stage "other specs" 90 specs ${DLUA_GPU_SPECS:-${others[@]}}
 
