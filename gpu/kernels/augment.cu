@@ -306,7 +306,8 @@ __global__ void picture_means(Batch b) {
   }
 }
 
-// Registers for two blocks beside each other on a multiprocessor, or four: what is drawn would take them.
+// Registers for two blocks beside each other on a multiprocessor, or four: what is drawn would
+// take them.
 template <int DEPTH>
 __global__ void __launch_bounds__(THREADS, 4 - 2 * DEPTH)
     augment(Batch b, char *result, uint8_t dtype, int width) {

@@ -62,6 +62,8 @@ local function one_of(words)
   return table.concat(texts, ", ")
 end
 
+-- A value as a script would write it, for messages.
+--   options.shown({1, "a"})                                                      --> {1, "a"}
 local function shown(value)
   if type(value) == "string" then return ("%q"):format(value) end
   if type(value) ~= "table" or getmetatable(value) then return tostring(value) end
@@ -69,6 +71,7 @@ local function shown(value)
   for k, item in ipairs(value) do parts[k] = shown(item) end
   return "{" .. table.concat(parts, ", ") .. "}"
 end
+options.shown = shown
 
 -- The value to keep for a parameter; raises when it is of another kind.
 local function checked(name, parameter, value)

@@ -14,7 +14,8 @@ local core = require "dlua.core"
 local class = require "dlua.class"
 local options = require "dlua.options"
 local strict = require "dlua.strict"
-local io = core.io
+
+local io, shown = core.io, options.shown
 
 local transforms = {}
 
@@ -78,7 +79,7 @@ local function range(name, key, value, middle, least)
     and value[1] <= value[2] then
     return value
   end
-  return core.fail("%s: %s must be a number of at least 0 or {low, high}", name, key)
+  return core.fail("%s: %s must be a number of at least 0 or {low, high}, not %s", name, key, shown(value))
 end
 
 local pad_modes = {constant = 0, reflect = 1, symmetric = 2, edge = 3}
@@ -111,12 +112,12 @@ define("Normalize", {
   if #mean ~= #std or #mean == 0 then core.fail("%s: %d means but %d deviations", name, #mean, #std) end
   local numbers = {#mean}
   for _, value in ipairs(mean) do
-    if not math.type(value) then core.fail("%s: mean must be numbers", name) end
+    if not math.type(value) then core.fail("%s: mean must be numbers, not %s", name, shown(value)) end
     numbers[#numbers + 1] = value
   end
   for _, value in ipairs(std) do
     if not math.type(value) or value <= 0 then
-      core.fail("%s: std must be numbers above 0, not %s", name, tostring(value))
+      core.fail("%s: std must be numbers above 0, not %s", name, shown(value))
     end
     numbers[#numbers + 1] = value
   end
@@ -178,10 +179,10 @@ define("RandomAffine", {
   local translate = pair(given.translate)
   for k = 1, 2 do
     if not math.type(translate[k]) or translate[k] < 0 or translate[k] > 1 then
-      core.fail("%s: translate must be fractions of the size from 0 to 1", name)
+      core.fail("%s: translate must be fractions of the size from 0 to 1, not %s", name, shown(given.translate))
     end
   end
-  if scale[1] <= 0 then core.fail("%s: scale must be {low, high} above 0", name) end
+  if scale[1] <= 0 then core.fail("%s: scale must be {low, high} above 0, not %s", name, shown(given.scale)) end
   return {angle[1], angle[2], translate[1], translate[2], scale[1], scale[2], shear[1], shear[2],
     given.interpolation == "bilinear" and 1 or 0, given.fill}
 end)
@@ -194,11 +195,11 @@ define("ColorJitter", {
   local numbers = {}
   for _, key in ipairs {"brightness", "contrast", "saturation"} do
     local factor = range(name, key, given[key], 1, 0)
-    if factor[1] < 0 then core.fail("%s: %s must not be below 0", name, key) end
+    if factor[1] < 0 then core.fail("%s: %s must not be below 0, got %s", name, key, shown(given[key])) end
     table.move(factor, 1, 2, #numbers + 1, numbers)
   end
   local hue = range(name, "hue", given.hue, 0, -0.5)
-  if hue[1] < -0.5 or hue[2] > 0.5 then core.fail("%s: hue must lie in -0.5..0.5", name) end
+  if hue[1] < -0.5 or hue[2] > 0.5 then core.fail("%s: hue must lie in -0.5..0.5, got %s", name, shown(given.hue)) end
   return table.move(hue, 1, 2, #numbers + 1, numbers)
 end)
 
@@ -208,10 +209,12 @@ define("RandomErasing", {
     .. "ratio with value, or with noise when value is \"random\".",
 }, function(given, name)
   local scale, ratio = range(name, "scale", given.scale, 0, 0), range(name, "ratio", given.ratio, 0, 0)
-  if scale[1] < 0 or ratio[1] <= 0 then core.fail("%s: scale and ratio must be above 0", name) end
-  if ratio[2] == math.huge then core.fail("%s: ratio must be finite, not {%g,%g}", name, ratio[1], ratio[2]) end
+  if scale[1] < 0 or ratio[1] <= 0 then
+    core.fail("%s: scale and ratio must be above 0, not %s and %s", name, shown(given.scale), shown(given.ratio))
+  end
+  if ratio[2] == math.huge then core.fail("%s: ratio must be finite, not %s", name, shown(given.ratio)) end
   if given.value ~= "random" and not math.type(given.value) then
-    core.fail("%s: value must be a number or \"random\"", name)
+    core.fail("%s: value must be a number or \"random\", not %s", name, shown(given.value))
   end
   local noise = given.value == "random"
   local ratios = {math.log(ratio[1]), math.log(ratio[2])}
@@ -226,7 +229,9 @@ local Compose = class("Compose", Transform)
 transforms.Compose = Compose
 
 function Compose:init(parts)
-  if type(parts) ~= "table" or parts.handle then core.fail("transforms.Compose: takes a list of transforms") end
+  if type(parts) ~= "table" or parts.handle then
+    core.fail("transforms.Compose: takes a list of transforms, not %s", shown(parts))
+  end
   self.parts = parts
   local texts = {}
   for k, part in ipairs(parts) do

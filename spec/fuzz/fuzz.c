@@ -3,9 +3,9 @@
 //
 // The input lies in a file before it is read, and the iteration in memory that both processes see:
 // whatever the child does, the parent knows what did it. A child that computes ten seconds for one
-// input, or gives no sign of life for ten minutes, hangs. Memory is held to 32 MiB above the start (R18: 4 times the file, which is at most 64 KiB,
-// and 32 MiB), so a reader that believes a header fails with "out of memory", which no input of
-// this size may cause.
+// input, or gives no sign of life for ten minutes, hangs. Memory is held to 32 MiB above the start
+// (R18: 4 times the file, which is at most 64 KiB, and 32 MiB), so a reader that believes a header
+// fails with "out of memory", which no input of this size may cause.
 #include <ctype.h>
 #include <fcntl.h>
 #include <signal.h>
